@@ -1,0 +1,41 @@
+# `make demo` and `make test` do all set-up themselves. See docs/install.md.
+
+# Torch, Numba and GNU Radio otherwise fight for the cores (and spin while they wait).
+export OMP_WAIT_POLICY = PASSIVE
+
+BIN = .venv/bin
+PYTEST = OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=2 $(BIN)/python -m pytest
+
+.PHONY: help setup demo test test-slow lint bench clean
+help:
+	@echo 'make setup      install what is missing (apt, pip), make .venv'
+	@echo 'make demo       a photo, two questions, three SNRs -> output/demo'
+	@echo 'make test       lint, then the tests'
+	@echo 'make test-slow  the tests that take minutes'
+	@echo 'make lint       ruff, mypy'
+	@echo 'make bench      the programs in benchmarks/, results on the screen'
+	@echo 'make clean      remove caches and output, keep .venv'
+
+setup:
+	@scripts/setup.sh
+
+demo: setup
+	$(BIN)/uoisc demo --output output/demo
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: lint
+	$(PYTEST) -m 'not slow and not hardware' -n 2 --dist loadfile
+
+test-slow: setup
+	$(PYTEST) -m 'slow and not hardware'
+
+bench: setup
+	@set -e; for program in benchmarks/[a-z]*.py; do \
+	    echo "== $$program"; $(BIN)/python "$$program"; done
+
+clean:
+	rm -rf output .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

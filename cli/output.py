@@ -1,0 +1,99 @@
+"""How every command speaks: tables and progress for people, one JSON object for programs.
+
+With ``--json`` standard output holds exactly one JSON object; everything meant for people (progress,
+notes, errors) goes to standard error. rich leaves colours and animations out by itself when its
+stream is not a terminal, or when NO_COLOR is set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+
+
+class OutputError(OSError):
+    """A result that cannot be written where it was asked for."""
+
+
+def make_console(*, stderr: bool = True) -> Console:
+    """Console for people.
+
+    Args:
+        stderr: write to standard error, so that standard output stays free for the result.
+    """
+    # Tests and pipes replace the streams after import, so the stream is looked up here.
+    return Console(file=sys.stderr if stderr else sys.stdout, soft_wrap=True, highlight=False)
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """Print one JSON object on standard output, on one line.
+
+    Raises:
+        ValueError: a number that JSON cannot express (NaN, infinity): the caller must decide what
+            an undefined value means, usually null.
+    """
+    # Built whole before the first character goes out: half an object is worse than none.
+    text = json.dumps(data, allow_nan=False, ensure_ascii=False)
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def atomic_write(path: Path, write: Callable[[IO[bytes]], object] | bytes) -> None:
+    """Write a file so that it is either complete or not there at all.
+
+    The content goes to a temporary file in the same folder, which then takes the name. Folders are
+    not made: a mistyped path should be an error, not a new folder.
+
+    Args:
+        path: the file to write; one that exists is replaced.
+        write: the content, or a function that writes it to the open binary file it is given
+            (``lambda file: picture.save(file, "PNG")``).
+
+    Raises:
+        OutputError: the folder does not exist, is not writable, the disk is full, or the path names
+            something that is not an ordinary file.
+    """
+    target = path.resolve()  # through symbolic links: it is the file behind them that is replaced
+    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        # Replacing /dev/null or a folder by a file is never what was meant.
+        if target.exists() and not target.is_file():
+            raise OutputError(f"{path}: exists and is not an ordinary file")
+        with temporary.open("xb") as file:
+            if isinstance(write, bytes):
+                file.write(write)
+            else:
+                write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):  # gone already when all went well
+            temporary.unlink()
+
+
+def make_folder(path: Path) -> Path:
+    """Make an output folder with its parents; an existing one is fine.
+
+    Raises:
+        OutputError: it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot make this folder: {error.strerror}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: this folder is not writable")
+    return path

@@ -1,0 +1,164 @@
+"""Thirty-two 16-bit integers side by side, as one value inside Numba kernels.
+
+Numba promotes small integers to 64 bits, and LLVM then gives up on vectorising a layered decoder:
+min1, min2 and the sign have to stay in registers over a whole check node while the loop runs over its
+edges. These few intrinsics say so outright with an LLVM vector type. LLVM splits it into whatever the
+processor has (one AVX-512, two AVX2, four NEON or SSE registers), so the same code runs everywhere.
+
+All functions here can be called from ``@njit`` code only. Arithmetic wraps at 16 bits: callers
+keep their values in range. Offsets count elements and are not checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+LANES = 32
+_SCALAR = ir.IntType(16)
+_VECTOR = ir.VectorType(_SCALAR, LANES)
+_BYTES = ir.VectorType(ir.IntType(8), LANES)
+
+
+class _LanesType(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name="Int16x32")
+
+
+_LANES_TYPE = _LanesType()
+
+
+@register_model(_LanesType)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, _VECTOR)
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, to: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(cgutils.gep_inbounds(builder, data, offset), to.as_pointer())
+
+
+def _splat(builder: Any, value: Any) -> Any:
+    narrow = builder.trunc(value, _SCALAR)
+    single = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), narrow, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(single, ir.Constant(_VECTOR, ir.Undefined), zeros)
+
+
+def _elementwise(emit: Callable[[Any, Any, Any], Any]) -> Any:
+    """Intrinsic of two vectors."""
+
+    def typed(typing_context: Any, a: Any, b: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return emit(builder, args[0], args[1])
+
+        return _LANES_TYPE(_LANES_TYPE, _LANES_TYPE), codegen
+
+    return intrinsic(typed)
+
+
+def _llvm_binary(name: str) -> Callable[[Any, Any, Any], Any]:
+    def emit(builder: Any, a: Any, b: Any) -> Any:
+        kind = ir.FunctionType(_VECTOR, (_VECTOR, _VECTOR))
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}i16")
+        return builder.call(function, (a, b))
+
+    return emit
+
+
+add = _elementwise(lambda builder, a, b: builder.add(a, b))
+subtract = _elementwise(lambda builder, a, b: builder.sub(a, b))
+exclusive_or = _elementwise(lambda builder, a, b: builder.xor(a, b))
+either = _elementwise(lambda builder, a, b: builder.or_(a, b))
+minimum = _elementwise(_llvm_binary("smin"))
+maximum = _elementwise(_llvm_binary("smax"))
+
+
+@intrinsic
+def splat(typing_context: Any, value: Any) -> Any:
+    """The same integer in every lane."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _splat(builder, args[0])
+
+    return _LANES_TYPE(types.int64), codegen
+
+
+@intrinsic
+def load(typing_context: Any, array: Any, offset: Any) -> Any:
+    """LANES consecutive elements of a flat int16 or int8 array (int8 is widened)."""
+    narrow = array.dtype == types.int8
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = _BYTES if narrow else _VECTOR
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1], kind)
+        value = builder.load(pointer, align=1 if narrow else 2)
+        return builder.sext(value, _VECTOR) if narrow else value
+
+    return _LANES_TYPE(array, types.int64), codegen
+
+
+@intrinsic
+def store(typing_context: Any, array: Any, offset: Any, value: Any) -> Any:
+    """Write LANES consecutive elements of a flat int16 or int8 array (int8 keeps the low byte)."""
+    narrow = array.dtype == types.int8
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = _BYTES if narrow else _VECTOR
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1], kind)
+        vector = builder.trunc(args[2], _BYTES) if narrow else args[2]
+        builder.store(vector, pointer, align=1 if narrow else 2)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, _LANES_TYPE), codegen
+
+
+@intrinsic
+def magnitude(typing_context: Any, a: Any) -> Any:
+    """Absolute value of every lane."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_VECTOR, (_VECTOR, ir.IntType(1)))
+        name = f"llvm.abs.v{LANES}i16"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        return builder.call(function, (args[0], ir.IntType(1)(0)))
+
+    return _LANES_TYPE(_LANES_TYPE), codegen
+
+
+@intrinsic
+def where_equal(typing_context: Any, a: Any, b: Any, then: Any, otherwise: Any) -> Any:
+    """Lane by lane: ``then`` where a == b, else ``otherwise``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.icmp_signed("==", args[0], args[1]), args[2], args[3])
+
+    return _LANES_TYPE(*[_LANES_TYPE] * 4), codegen
+
+
+@intrinsic
+def negate_where_negative(typing_context: Any, value: Any, sign: Any) -> Any:
+    """Lane by lane: ``-value`` where ``sign`` < 0, else ``value``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        zero = ir.Constant(_VECTOR, None)
+        negative = builder.icmp_signed("<", args[1], zero)
+        return builder.select(negative, builder.sub(zero, args[0]), args[0])
+
+    return _LANES_TYPE(_LANES_TYPE, _LANES_TYPE), codegen
+
+
+@intrinsic
+def signs(typing_context: Any, a: Any) -> Any:
+    """-1 in every negative lane, 0 elsewhere."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ashr(args[0], ir.Constant(_VECTOR, [15] * LANES))
+
+    return _LANES_TYPE(_LANES_TYPE), codegen

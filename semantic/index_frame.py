@@ -27,8 +27,8 @@ FORMAT_VERSION = 1
 FILE_MAGIC = b"UOISCIDX"
 MAX_QUERY_CHARACTERS = 1000
 MAX_HEADER_BYTES = 64 * 1024
-# 22 bits of the burst header carry the number of payload bits (blocks/modem/waveform.py).
-MAX_PAYLOAD_BITS = (1 << 22) - 1
+# 20 bits of the burst header carry the number of payload bits (blocks/modem/waveform.py).
+MAX_PAYLOAD_BITS = (1 << 20) - 1
 MAX_BITS_PER_INDEX = 16
 MAX_LAYERS = 64
 MAX_FRAME_ID = (1 << 32) - 1

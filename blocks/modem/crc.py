@@ -44,12 +44,12 @@ def _remainder(bits: BitArray, table: NDArray[np.uint32], width: int) -> int:
     byte = 0
     for i in range(head):
         byte = (byte << 1) | bits[i]
-    register = int(table[byte])
+    register = np.int64(table[byte])
     for start in range(head, bits.size, 8):
         byte = 0
         for i in range(8):
             byte = (byte << 1) | bits[start + i]
-        register = ((register << 8) & mask) ^ int(table[(register >> (width - 8)) ^ byte])
+        register = ((register << 8) & mask) ^ np.int64(table[(register >> (width - 8)) ^ byte])
     return register
 
 

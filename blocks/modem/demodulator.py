@@ -1,0 +1,241 @@
+"""From samples to code blocks: everything that happens to one burst once its preamble is confirmed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blocks.modem import waveform as wf
+from blocks.modem.acquisition import Acquisition
+from blocks.modem.crc import check_crc24b
+from blocks.modem.header import BurstHeader, decode_header, header_symbols
+from blocks.modem.ldpc_code import get_code
+from blocks.modem.ldpc_decoder import decode
+from blocks.modem.psk import demap_8psk
+from blocks.modem.pulse import (
+    BANK_MARGIN_SAMPLES,
+    derotate,
+    matched_filter_bank,
+    sample_symbols,
+)
+from blocks.modem.scrambling import gold_sequence
+from blocks.modem.tracking import (
+    KnownSymbols,
+    body_positions,
+    interpolate_channel,
+    join,
+    known_body,
+    known_pilots,
+    known_preamble,
+    residual_cfo,
+    track_phase,
+    track_timing,
+)
+
+_SPS = wf.RECEIVER_SAMPLES_PER_SYMBOL
+# Symbols that the sample clock may have drifted by at the end of the longest burst, and the pulse.
+_END_MARGIN_SYMBOLS = 4
+# Samples after the first preamble symbol that the header needs.
+HEADER_SPAN_SAMPLES = (
+    _SPS * (wf.PREAMBLE_SYMBOLS + wf.body_symbols_with_pilots(wf.HEADER_SYMBOLS))
+    + BANK_MARGIN_SAMPLES
+    + _SPS * _END_MARGIN_SYMBOLS
+)
+# Samples before the first preamble symbol that every stage may look at.
+LEAD_SAMPLES = BANK_MARGIN_SAMPLES + _SPS
+
+
+@dataclass(frozen=True)
+class CodeBlock:
+    """One code block as received.
+
+    Args:
+        number: its place in the frame.
+        ok: True where the CRC-24B holds.
+        bits: ``uint8 [payload_bits]``, the decoder's best guess where ``ok`` is False.
+        llrs: ``float32 [payload_bits]`` posterior log-likelihood ratios ln P(0)/P(1).
+        iterations: decoder iterations spent.
+    """
+
+    number: int
+    ok: bool
+    bits: NDArray[np.uint8]
+    llrs: NDArray[np.float32]
+    iterations: int
+
+
+@dataclass(frozen=True)
+class BurstMeasurement:
+    """What the known symbols of one burst say about its way.
+
+    ``snr_db`` is Es/N0; ``cfo`` in cycles per symbol; ``level`` the amplitude of one symbol;
+    ``sample_rate_offset_ppm`` positive where the transmitter's clock is slow.
+    """
+
+    snr_db: float
+    cfo: float
+    level: float
+    sample_rate_offset_ppm: float
+
+
+@dataclass(frozen=True)
+class DemodulatedBurst:
+    """A burst whose header passed.
+
+    ``constellation`` holds the equalised payload symbols, ``complex64 [payload_symbols]``.
+    """
+
+    header: BurstHeader
+    measurement: BurstMeasurement
+    blocks: list[CodeBlock]
+    constellation: NDArray[np.complex64] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Channel:
+    """Residual offset, smoothed channel and noise, measured on known symbols."""
+
+    cfo: float
+    centres: NDArray[np.float64]
+    values: NDArray[np.complex128]
+    noise_variance: float
+
+    @property
+    def level(self) -> float:
+        return float(np.sqrt((np.abs(self.values) ** 2).mean()))
+
+    @property
+    def snr_db(self) -> float:
+        return float(20 * np.log10(self.level) - 10 * np.log10(self.noise_variance))
+
+    def equalise(
+        self, received: NDArray[np.complex64], positions: NDArray[np.float64]
+    ) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
+        """Unit-amplitude symbols and the noise variance of each."""
+        channel = interpolate_channel(self.values, self.centres, positions)
+        channel = channel * np.exp(2j * np.pi * self.cfo * positions).astype(np.complex64)
+        power = np.maximum(np.abs(channel) ** 2, np.float32(1e-30))
+        return received * channel.conj() / power, (self.noise_variance / power).astype(np.float32)
+
+
+def _estimate_channel(
+    samples: NDArray[np.complex64], start: float, step: float, known: KnownSymbols
+) -> _Channel:
+    received = sample_symbols(samples, matched_filter_bank(), start, step, known.indices.reshape(-1))
+    aligned = received.reshape(known.symbols.shape) * known.symbols.conj()
+    centres = known.centres
+    cfo = residual_cfo(aligned.mean(axis=1), centres)
+    aligned = aligned * np.exp(-2j * np.pi * cfo * known.indices).astype(np.complex64)
+    phasors = aligned.mean(axis=1)
+    # Within a group the channel stands still: the scatter around the group's mean is noise.
+    scatter = (np.abs(aligned - phasors[:, None]) ** 2).sum(axis=1) / (aligned.shape[1] - 1)
+    noise = max(float(scatter.mean()), 1e-30)
+    return _Channel(cfo, centres, track_phase(phasors, centres, noise), noise)
+
+
+def demodulate_header(
+    samples: NDArray[np.complex64], acquisition: Acquisition
+) -> tuple[BurstHeader | None, BurstMeasurement]:
+    """Read the header of a burst.
+
+    Args:
+        samples: ``complex64`` from at least ``LEAD_SAMPLES`` before ``acquisition.start`` to
+            ``HEADER_SPAN_SAMPLES`` after it.
+        acquisition: with ``start`` relative to ``samples``.
+    """
+    turned = derotate(samples, acquisition.cfo / _SPS)
+    known = join(known_preamble(), known_pilots(wf.HEADER_SYMBOLS))
+    channel = _estimate_channel(turned, acquisition.start, float(_SPS), known)
+    positions = body_positions(wf.HEADER_SYMBOLS).astype(np.float64)
+    received = sample_symbols(
+        turned, matched_filter_bank(), acquisition.start, float(_SPS), positions
+    )
+    symbols, _ = channel.equalise(received, positions)
+    relative_noise = channel.noise_variance / max(channel.level**2, 1e-30)
+    measurement = BurstMeasurement(
+        channel.snr_db, acquisition.cfo + channel.cfo, channel.level, 0.0
+    )
+    return decode_header(symbols, relative_noise), measurement
+
+
+def burst_span_samples(header: BurstHeader) -> int:
+    """Samples after the first preamble symbol that :func:`demodulate_burst` needs."""
+    symbols = header.burst_symbols - wf.RAMP_SYMBOLS
+    return _SPS * (symbols + _END_MARGIN_SYMBOLS) + BANK_MARGIN_SAMPLES
+
+
+def demodulate_burst(
+    samples: NDArray[np.complex64],
+    acquisition: Acquisition,
+    header: BurstHeader,
+    max_iterations: int,
+) -> DemodulatedBurst:
+    """Demodulate and decode a whole burst.
+
+    Args:
+        samples: ``complex64`` from at least ``LEAD_SAMPLES`` before ``acquisition.start`` to
+            ``burst_span_samples(header)`` after it.
+        acquisition: with ``start`` relative to ``samples``.
+        header: from :func:`demodulate_header`.
+        max_iterations: limit of the LDPC decoder.
+    """
+    turned = derotate(samples, acquisition.cfo / _SPS)
+    body = wf.HEADER_SYMBOLS + header.payload_symbols
+    known = join(known_preamble(), known_pilots(body), known_body(0, header_symbols(header)))
+    start, step = track_timing(turned, acquisition.start, known)
+    channel = _estimate_channel(turned, start, step, known)
+    positions = body_positions(body)[wf.HEADER_SYMBOLS :].astype(np.float64)
+    received = sample_symbols(turned, matched_filter_bank(), start, step, positions)
+    symbols, noise = channel.equalise(received, positions)
+    measurement = BurstMeasurement(
+        snr_db=channel.snr_db,
+        cfo=acquisition.cfo + channel.cfo,
+        level=channel.level,
+        sample_rate_offset_ppm=(step / _SPS - 1) * 1e6,
+    )
+    return DemodulatedBurst(
+        header, measurement, decode_blocks(header, symbols, noise, max_iterations), symbols
+    )
+
+
+def decode_blocks(
+    header: BurstHeader,
+    symbols: NDArray[np.complex64],
+    noise_variance: NDArray[np.float32],
+    max_iterations: int,
+) -> list[CodeBlock]:
+    """Decode the code blocks of a burst from its equalised symbols.
+
+    Args:
+        header: what the burst carries.
+        symbols: ``complex64 [payload_symbols]`` of unit amplitude plus noise.
+        noise_variance: ``float32 [payload_symbols]``, N0 of each.
+        max_iterations: limit of the LDPC decoder.
+    """
+    plan = header.plan
+    code = get_code(plan.info_bits, plan.coded_bits)
+    llrs = demap_8psk(symbols, noise_variance).reshape(header.blocks, plan.coded_bits)
+    blocks = []
+    for offset in range(header.blocks):
+        number = header.first_block + offset
+        seed = wf.payload_scrambling_seed(number, header.redundancy_version)
+        signs = 1.0 - 2.0 * gold_sequence(seed, plan.coded_bits).astype(np.float32)
+        result = decode(
+            code,
+            llrs[offset] * signs,
+            max_iterations=max_iterations,
+            redundancy_version=header.redundancy_version,
+            bits_per_symbol=wf.BITS_PER_SYMBOL,
+        )
+        blocks.append(
+            CodeBlock(
+                number=number,
+                ok=check_crc24b(result.bits),
+                bits=result.bits[: plan.payload_bits],
+                llrs=result.posterior_llrs[: plan.payload_bits],
+                iterations=result.iterations,
+            )
+        )
+    return blocks

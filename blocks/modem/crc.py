@@ -18,10 +18,10 @@ CRC24B_POLYNOMIAL = 0x800063
 CRC16_POLYNOMIAL = 0x1021
 
 
-def _byte_table(polynomial: int, width: int) -> NDArray[np.uint32]:
+def _byte_table(polynomial: int, width: int) -> NDArray[np.int64]:
     """Remainders of the 256 possible leading bytes, for one table look-up per eight bits."""
     top, mask = 1 << (width - 1), (1 << width) - 1
-    table = np.empty(256, np.uint32)
+    table = np.empty(256, np.int64)
     for byte in range(256):
         remainder = byte << (width - 8)
         for _ in range(8):
@@ -36,20 +36,22 @@ _TABLE_16 = _byte_table(CRC16_POLYNOMIAL, 16)
 
 
 @njit(nogil=True, cache=True)
-def _remainder(bits: BitArray, table: NDArray[np.uint32], width: int) -> int:
+def _packed(bits: BitArray, start: int, stop: int) -> int:
+    byte = 0
+    for i in range(start, stop):
+        byte = (byte << 1) | np.int64(bits[i])
+    return byte
+
+
+@njit(nogil=True, cache=True)
+def _remainder(bits: BitArray, table: NDArray[np.int64], width: int) -> int:
     # Leading zeros leave a zero register at zero, so the odd bits may form a short first byte.
     mask = (1 << width) - 1
-    register = 0
     head = bits.size % 8
-    byte = 0
-    for i in range(head):
-        byte = (byte << 1) | bits[i]
-    register = np.int64(table[byte])
+    register = table[_packed(bits, 0, head)]
     for start in range(head, bits.size, 8):
-        byte = 0
-        for i in range(8):
-            byte = (byte << 1) | bits[start + i]
-        register = ((register << 8) & mask) ^ np.int64(table[(register >> (width - 8)) ^ byte])
+        byte = _packed(bits, start, start + 8)
+        register = ((register << 8) & mask) ^ table[(register >> (width - 8)) ^ byte]
     return register
 
 
@@ -62,7 +64,7 @@ def _as_bits(bits: BitArray) -> BitArray:
     return array
 
 
-def _parity(bits: BitArray, table: NDArray[np.uint32], width: int) -> BitArray:
+def _parity(bits: BitArray, table: NDArray[np.int64], width: int) -> BitArray:
     value = _remainder(_as_bits(bits), table, width)
     return ((value >> np.arange(width - 1, -1, -1)) & 1).astype(np.uint8)
 
@@ -97,7 +99,7 @@ def append_crc16(bits: BitArray) -> BitArray:
     return np.concatenate((bits, crc16(bits)))
 
 
-def _holds(bits_with_crc: BitArray, table: NDArray[np.uint32], width: int) -> bool:
+def _holds(bits_with_crc: BitArray, table: NDArray[np.int64], width: int) -> bool:
     bits = _as_bits(bits_with_crc)
     return bits.size >= width and _remainder(bits, table, width) == 0
 

@@ -6,10 +6,11 @@ One layer is one base-graph row: ``lifting_size`` independent check nodes, one p
    the check sent last time;
 2. finds, per check, the two smallest magnitudes and the product of the signs;
 3. sends every bit the smallest magnitude among the *others*, less an offset that makes up for
-   min-sum's overconfidence, and adds it to the posterior;
+   min-sum's overconfidence (half the magnitude for small ones), and adds it to the posterior;
 4. puts the posteriors back where they came from.
 
-Decoding stops as soon as every parity check that was reached by transmitted bits holds.
+Decoding stops as soon as every parity check that was reached by transmitted bits holds. Bits without any
+evidence count as a violated check: silence is not the all-zero codeword.
 
 Numbers: one step is 1/8 in LLR. Messages stay within +-127 (8 bits); a column has at most 30 edges, so
 a posterior stays below 1023 + 30 x 127 steps and nothing can overflow 16 bits.
@@ -34,6 +35,7 @@ from blocks.modem.ldpc_lanes import (
     maximum,
     minimum,
     negate_where_negative,
+    shift_right,
     splat,
     store,
     subtract,
@@ -52,7 +54,10 @@ STEPS_PER_LLR = 8
 CHANNEL_LIMIT = 1023  # steps
 MESSAGE_LIMIT = 127  # steps
 FILLER_STEPS = 8191  # a known zero: more than all messages of a column together can turn
-_BYTE_LANES = 2 * LANES
+# Correction of min-sum: a message of size m becomes m - min(m / 2, 0.5 LLR). Halving the small ones is
+# what belief propagation does; a plain offset would delete them, and low rates live on them.
+DAMPING_SHIFT = 1
+OFFSET_STEPS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +180,7 @@ def _scatter(
 @njit(nogil=True, cache=True)
 def _check_nodes(
     extrinsic: StepArray, messages: MessageArray, m: int, stride: int, degree: int, lane: int,
-    offset: int,
+    damping: int, offset: int,
 ) -> None:  # fmt: skip
     """LANES check nodes: new messages, and extrinsic + message in place of extrinsic."""
     smallest = splat(FILLER_STEPS)
@@ -187,8 +192,8 @@ def _check_nodes(
         second = minimum(second, maximum(smallest, size))
         smallest = minimum(smallest, size)
         product = exclusive_or(product, value)
-    to_others = _reduced(smallest, offset)
-    to_smallest = _reduced(second, offset)
+    to_others = _reduced(smallest, damping, offset)
+    to_smallest = _reduced(second, damping, offset)
     for edge in range(degree):
         value = load(extrinsic, edge * stride + lane)
         chosen = where_equal(magnitude(value), smallest, to_smallest, to_others)
@@ -198,14 +203,17 @@ def _check_nodes(
 
 
 @njit(nogil=True, cache=True)
-def _reduced(size, offset):  # type: ignore[no-untyped-def]
-    return minimum(maximum(subtract(size, splat(offset)), splat(0)), splat(MESSAGE_LIMIT))
+def _reduced(size, shift, offset):  # type: ignore[no-untyped-def]
+    """Message of magnitude ``size`` before correction: size - min(size / 2^shift, offset), limited."""
+    correction = minimum(shift_right(size, shift), splat(offset))
+    return minimum(subtract(size, correction), splat(MESSAGE_LIMIT))
 
 
 @njit(nogil=True, cache=True)
 def _iterate(
     posterior: StepArray, messages: MessageArray, extrinsic: StepArray, row_start: IntArray,
-    edge_offset: IntArray, edge_shift: IntArray, size: int, stride: int, offset: int,
+    edge_offset: IntArray, edge_shift: IntArray, size: int, stride: int, damping: int,
+    offset: int,
 ) -> None:  # fmt: skip
     """One pass over all layers. ``stride`` counts lanes per edge in messages and extrinsic."""
     for row in range(row_start.size - 1):
@@ -216,7 +224,9 @@ def _iterate(
                 messages, edge * stride, extrinsic, (edge - first) * stride,
             )  # fmt: skip
         for lane in range(0, size, LANES):
-            _check_nodes(extrinsic, messages, first * stride, stride, last - first, lane, offset)
+            _check_nodes(
+                extrinsic, messages, first * stride, stride, last - first, lane, damping, offset
+            )  # fmt: skip
         for edge in range(first, last):
             _scatter(
                 posterior, edge_offset[edge], edge_shift[edge], size,
@@ -229,15 +239,21 @@ def _parity_holds(
     posterior: StepArray, row_start: IntArray, edge_offset: IntArray, edge_shift: IntArray,
     size: int,
 ) -> bool:  # fmt: skip
+    """Whether every check is even and every bit in it decided (a posterior of zero decides nothing)."""
     parity = np.empty(size, np.int16)
     for row in range(row_start.size - 1):
         parity[:] = 0
+        undecided = False
         for edge in range(row_start[row], row_start[row + 1]):
             column, shift = edge_offset[edge], edge_shift[edge]
             for i in range(size - shift):
                 parity[i] ^= posterior[column + shift + i]
             for i in range(shift):
                 parity[size - shift + i] ^= posterior[column + i]
+            for i in range(size):
+                undecided |= posterior[column + i] == 0
+        if undecided:
+            return False
         for i in range(size):
             if parity[i] < 0:
                 return False
@@ -248,7 +264,7 @@ def _parity_holds(
 def _decode_blocks(
     llrs: FloatArray, index: IntArray, filler: IntArray, row_start: IntArray,
     edge_offset: IntArray, edge_shift: IntArray, size: int, columns: int, stride: int,
-    message_stride: int, offset: int, max_iterations: int, bits: BitArray, parity_ok: NDArray[np.bool_],
+    message_stride: int, damping: int, offset: int, max_iterations: int, bits: BitArray, parity_ok: NDArray[np.bool_],
     iterations: IntArray, posterior_llrs: FloatArray,
 ) -> bool:  # fmt: skip
     """Decode every row of ``llrs``. False when an LLR is not a number."""
@@ -260,12 +276,11 @@ def _decode_blocks(
         if not _collect(llrs[block], index, filler, posterior):
             return False
         messages[:] = 0
-        done = _parity_holds(posterior, row_start, edge_offset, edge_shift, size)
-        count = 0
+        done, count = False, 0
         while count < max_iterations and not done:
             _iterate(
                 posterior, messages, extrinsic, row_start, edge_offset, edge_shift, size,
-                message_stride, offset,
+                message_stride, damping, offset,
             )  # fmt: skip
             count += 1
             done = _parity_holds(posterior, row_start, edge_offset, edge_shift, size)
@@ -275,11 +290,6 @@ def _decode_blocks(
             bits[block, i] = value < 0
             posterior_llrs[block, i] = value / np.float32(STEPS_PER_LLR)
     return True
-
-
-def _offset_steps(code: LdpcCode) -> int:
-    """Offset of min-sum in steps (1/8 LLR)."""
-    return 4
 
 
 def decode_blocks(
@@ -312,7 +322,7 @@ def decode_blocks(
     numbers = _decode_blocks(
         np.ascontiguousarray(llrs), plan.index, plan.filler, plan.row_start, plan.edge_offset,
         plan.edge_shift, code.lifting_size, code.columns, plan.stride, plan.message_stride,
-        _offset_steps(code), max_iterations, result.bits, result.parity_ok, result.iterations,
+        DAMPING_SHIFT, OFFSET_STEPS, max_iterations, result.bits, result.parity_ok, result.iterations,
         result.posterior_llrs,
     )  # fmt: skip
     if not numbers:

@@ -155,10 +155,10 @@ def negate_where_negative(typing_context: Any, value: Any, sign: Any) -> Any:
 
 
 @intrinsic
-def signs(typing_context: Any, a: Any) -> Any:
-    """-1 in every negative lane, 0 elsewhere."""
+def shift_right(typing_context: Any, a: Any, places: Any) -> Any:
+    """Arithmetic shift of every lane by the same number of places."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.ashr(args[0], ir.Constant(_VECTOR, [15] * LANES))
+        return builder.ashr(args[0], _splat(builder, args[1]))
 
-    return _LANES_TYPE(_LANES_TYPE), codegen
+    return _LANES_TYPE(_LANES_TYPE, types.int64), codegen

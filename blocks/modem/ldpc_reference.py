@@ -32,7 +32,7 @@ def _min_sum(inputs: NDArray[np.float64], outputs: NDArray[np.float64], offset: 
             if j != i:
                 smallest = min(smallest, abs(inputs[j]))
                 negative ^= inputs[j] < 0
-        outputs[i] = max(smallest - offset, 0.0)
+        outputs[i] = smallest - min(smallest / 2, offset)
         if negative:
             outputs[i] = -outputs[i]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -64,13 +65,14 @@ class VectorReport:
 
 def _load(path: Path) -> dict[str, BitArray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise VectorFileError(f"{path}: expected an .npz archive, found a single array")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise VectorFileError(f"{path}: expected an .npz archive, found a single array")
+        with archive:
             return {key: archive[key] for key in archive.files}
     except VectorFileError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise VectorFileError(f"{path}: expected a readable .npz archive: {reason}") from error
 

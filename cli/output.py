@@ -33,6 +33,23 @@ def make_console(*, stderr: bool = True) -> Console:
     return Console(file=sys.stderr if stderr else sys.stdout, soft_wrap=True, highlight=False)
 
 
+_reserved: IO[str] | None = None
+
+
+def reserve_stdout() -> None:
+    """Keep standard output for :func:`print_json` alone, from now to the end of the process.
+
+    GNU Radio and radio drivers print to standard output from C++; what anybody but print_json writes
+    there goes to standard error instead.
+    """
+    global _reserved
+    if _reserved is not None:
+        return
+    sys.stdout.flush()
+    _reserved = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+
 def print_json(data: Mapping[str, Any]) -> None:
     """Print one JSON object on standard output, on one line.
 
@@ -42,7 +59,14 @@ def print_json(data: Mapping[str, Any]) -> None:
     """
     # Built whole before the first character goes out: half an object is worse than none.
     text = json.dumps(data, allow_nan=False, ensure_ascii=False)
-    sys.stdout.write(f"{text}\n")
+    stream = _reserved or sys.stdout
+    stream.write(f"{text}\n")
+    stream.flush()
+
+
+def print_text(text: str) -> None:
+    """Print plain text on standard output, closed by a line break."""
+    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
     sys.stdout.flush()
 
 
@@ -82,6 +106,22 @@ def atomic_write(path: Path, write: Callable[[IO[bytes]], object] | bytes) -> No
     finally:
         with contextlib.suppress(OSError):  # gone already when all went well
             temporary.unlink()
+
+
+def check_output_file(path: Path) -> Path:
+    """Refuse an output file that cannot be written, before any work is done for it.
+
+    Raises:
+        OutputError: naming the file and the reason.
+    """
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path}: exists and is not an ordinary file")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise OutputError(f"{path}: its folder does not exist")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: its folder is not writable")
+    return path
 
 
 def make_folder(path: Path) -> Path:

@@ -1,0 +1,26 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Paths are opened by the code that reads them, whose errors name the file: typer checks nothing here.
+Image = Annotated[Path, typer.Argument(metavar="IMAGE", help="A photo: PNG, JPEG, WebP, TIFF, ...")]
+Query = Annotated[str, typer.Option("--query", "-q", help="What the receiver wants to know.")]
+Profile = Annotated[
+    str, typer.Option("--profile", "-p", help="Name of a shipped profile or path of a .yaml file.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one value, e.g. transmitter.mcs=2."),
+]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Trained codec (.safetensors); without it the embedded one.")
+]
+Device = Annotated[str, typer.Option(help="Where torch computes: auto, cpu, cuda, mps.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
+]

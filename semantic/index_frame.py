@@ -91,7 +91,8 @@ class FrameGeometry:
             _require_int(f"layers[{number}].segments", layer.segments, 1, 1 << 12)
         if self.payload_bits > MAX_PAYLOAD_BITS:
             raise IndexFrameError(
-                f"frame of {self.payload_bits} bits is longer than the {MAX_PAYLOAD_BITS} a burst header can announce"
+                f"frame of {self.payload_bits} bits is longer than the {MAX_PAYLOAD_BITS} "
+                "a burst header can announce"
             )
 
     @property
@@ -136,9 +137,7 @@ class FrameGeometry:
         layers = []
         for number, pair in enumerate(raw_layers):
             if not (
-                isinstance(pair, list)
-                and len(pair) == 2
-                and all(type(v) is int for v in pair)
+                isinstance(pair, list) and len(pair) == 2 and all(type(v) is int for v in pair)
             ):
                 raise IndexFrameError(f"layers[{number}]: expected [tokens, segments]")
             layers.append(LayerGeometry(pair[0], pair[1]))
@@ -417,7 +416,7 @@ def _parse_header(header_bytes: bytes) -> dict[str, Any]:
         raise IndexFrameError("header is not JSON") from None
     if not isinstance(header, dict):
         raise IndexFrameError("header is not a JSON object")
-    expected = {
+    expected: dict[str, type | tuple[type, ...]] = {
         "format": int,
         "frame_id": int,
         "geometry": dict,

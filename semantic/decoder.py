@@ -1,0 +1,195 @@
+"""The receiver's network: from token grids to a picture, eq. (10).
+
+Coarsest grid first: ``o_1 = g_1(F_L)``, ``o_l = g_l(fuse(o_{l-1}, U_l(F_l)))``, where g is two 3x3
+convolutions, each with normalisation and LeakyReLU, and a transposed convolution. The CLIP ViT's layers
+share one grid, so U_l enlarges each to the size that o has reached; a pyramid's layers fit already. The
+head brings the last output to full resolution.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from semantic.codec_config import CodecConfig, DecoderConfig
+
+SLOPE = 0.1
+
+
+def _norm(kind: Literal["group", "instance", "none"], channels: int) -> nn.Module:
+    """Normalisation layer; "instance" is the paper's."""
+    if kind == "group":
+        return nn.GroupNorm(math.gcd(8, channels), channels)
+    if kind == "instance":
+        return nn.InstanceNorm2d(channels, affine=True)
+    return nn.Identity()
+
+
+class Enlarge(nn.Module):
+    """U_l: learnable upsampling of token features ``[B, D, h, h]`` to ``[B, C, H, H]``.
+
+    A 1x1 convolution to C channels, interpolation to the target grid, a depthwise 3x3 convolution.
+    """
+
+    def __init__(self, dim: int, channels: int) -> None:
+        super().__init__()
+        self.widen = nn.Conv2d(dim, channels, 1)
+        self.smooth = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, features: Tensor, side: int) -> Tensor:
+        """Enlarge to ``side``; a map that has that side already is only widened."""
+        wide = self.widen(features)
+        if wide.shape[-1] == side:
+            return wide
+        larger = functional.interpolate(
+            wide, size=(side, side), mode="bilinear", align_corners=False
+        )
+        return larger + self.smooth(larger)
+
+
+class DecoderBlock(nn.Module):
+    """g_l: two convolutions (norm, LeakyReLU) and a transposed convolution that doubles the side.
+
+    With ``residual`` the two convolutions add to their input. It carries the absolute level of the
+    features past the normalisation, which would remove it.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        channels = config.channels
+        self.residual = config.residual
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            _norm(config.norm, channels),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            _norm(config.norm, channels),
+            nn.LeakyReLU(SLOPE),
+        )
+        # Kernel 4 at stride 2: every output pixel sees the same number of taps, no checkerboard.
+        self.grow = nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, h, h]`` -> ``[B, C, 2h, 2h]``."""
+        y = self.body(x)
+        if self.residual:
+            y = y + x
+        grown: Tensor = self.grow(y)
+        return grown
+
+
+class Fuse(nn.Module):
+    """Feature fusion MLP: 1x1 over both inputs, ``2 x [B, C, h, h]`` -> ``[B, C, h, h]``."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mix = nn.Sequential(
+            nn.Conv2d(2 * channels, channels, 1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(channels, channels, 1),
+        )
+
+    def forward(self, before: Tensor, layer: Tensor) -> Tensor:
+        """Mix ``o_{l-1}`` with ``U_l(F_l)``; both also pass unchanged."""
+        mixed: Tensor = self.mix(torch.cat([before, layer], dim=1))
+        return mixed + before + layer
+
+
+class Head(nn.Module):
+    """``[B, C, h, h]`` -> ``[B, 3, scale h, scale h]``: convolutions, sub-pixel shuffle, refinement.
+
+    The shuffle paints each cell from its 3x3 neighbourhood; the two convolutions at full resolution
+    after it smooth what is left of the seams between cells.
+    """
+
+    def __init__(self, config: DecoderConfig, scale: int) -> None:
+        super().__init__()
+        width = config.head_channels
+        self.paint = nn.Sequential(
+            nn.Conv2d(config.channels, width, 3, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(width, 3 * scale**2, 3, padding=1),
+            nn.PixelShuffle(scale),
+        )
+        self.refine = nn.Sequential(
+            nn.Conv2d(3, config.refine_channels, 3, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(config.refine_channels, 3, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Paint and refine."""
+        picture = self.paint(x)
+        refined: Tensor = picture + self.refine(picture)
+        return refined
+
+
+class PictureDecoder(nn.Module):
+    """Token features of every layer -> picture.
+
+    Args:
+        config: the codec; ``config.layers`` finest first.
+    """
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.grids = [layer.grid for layer in config.layers]
+        channels = config.decoder.channels
+        self.enlarge = nn.ModuleList(Enlarge(layer.dim, channels) for layer in config.layers)
+        self.fuse = nn.ModuleList(Fuse(channels) for _ in config.layers[1:])
+        self.sides = decoder_sides(config)
+        self.blocks = nn.ModuleList(DecoderBlock(config.decoder) for _ in self.sides)
+        scale = config.image_size // (2 * self.sides[-1])
+        self.head = Head(config.decoder, scale)
+
+    def forward(self, layers: list[Tensor]) -> Tensor:
+        """Reconstruct.
+
+        Args:
+            layers: per layer float ``[B, N_l, D_l]``, finest grid first.
+
+        Returns:
+            float ``[B, 3, side, side]``, nominally 0..1, not clipped.
+        """
+        maps = [
+            tokens.transpose(1, 2).unflatten(2, (grid, grid))
+            for tokens, grid in zip(layers, self.grids, strict=True)
+        ]
+        output: Tensor | None = None
+        for step, side in enumerate(self.sides):
+            number = len(maps) - 1 - step  # F_L first
+            layer = self.enlarge[number](maps[number], side)
+            fused = layer if output is None else self.fuse[number](output, layer)
+            output = self.blocks[step](fused)
+        picture: Tensor = self.head(output)
+        # Centred on mid-grey so that small initial weights start from a grey picture.
+        return picture + 0.5
+
+
+def decoder_sides(config: CodecConfig) -> list[int]:
+    """Side of the map each block g_1, g_2, ... works on, coarsest layer first.
+
+    The side doubles from block to block, but never past the point from which the last doubling and the
+    head still reach the picture's side in whole steps.
+
+    Raises:
+        ValueError: grids that no sequence of doublings joins.
+    """
+    grids = [layer.grid for layer in reversed(config.layers)]
+    sides = [grids[0]]
+    for grid in grids[1:]:
+        doubled = sides[-1] * 2
+        if grid > doubled:
+            raise ValueError(f"decoder: a {grid}x{grid} grid cannot follow {sides[-1]}x{sides[-1]}")
+        sides.append(doubled)
+    if config.image_size % (2 * sides[-1]):
+        raise ValueError(
+            f"decoder: image_size {config.image_size} is no multiple of {2 * sides[-1]}, the side reached"
+        )
+    return sides

@@ -1,0 +1,198 @@
+"""The codec as one trainable network: towers, alignment, quantisers, decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from semantic.alignment import AlignedLayer, to_tokens
+from semantic.backbone import Backbone, load_backbone
+from semantic.codec_config import CodecConfig
+from semantic.decoder import PictureDecoder
+from semantic.quantizer import SegmentwiseQuantizer
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a training step needs from one pass.
+
+    Args:
+        pictures: float ``[B, 3, side, side]``.
+        features: per layer float32 ``[B, N, D]``, before quantisation.
+        indices: per layer int64 ``[B, N, M]``; empty while training without quantiser.
+        quantization_loss: scalar, eq. (12) averaged over the layers' values.
+    """
+
+    pictures: Tensor
+    features: list[Tensor]
+    indices: list[Tensor]
+    quantization_loss: Tensor
+
+
+@dataclass(frozen=True)
+class IndexDamage:
+    """What the channel did to the indices of a training batch, per layer ``[B, N, M]``.
+
+    Args:
+        erased: bool, index not received.
+        replaced: int64, the wrong index received there, or -1 where it is right.
+    """
+
+    erased: list[Tensor]
+    replaced: list[Tensor]
+
+
+class CodecModel(nn.Module):
+    """Image and query in, picture out, through vector-quantised features.
+
+    The frozen towers are not part of ``state_dict``: they come from their own files.
+
+    Args:
+        config: what to build.
+        backbone: the towers, where they are loaded already.
+    """
+
+    def __init__(self, config: CodecConfig, backbone: Backbone | None = None) -> None:
+        super().__init__()
+        self.config = config
+        used = {index for layer in config.layers for index in layer.features}
+        if backbone is None:
+            backbone = load_backbone(config.backbone, sorted(used), config.image_size)
+        # In a list, so that torch does not register it: state_dict holds trained tensors only.
+        self._backbone = [backbone]
+        self.layers = nn.ModuleList(
+            AlignedLayer(
+                sum(
+                    backbone.channels[i] * (backbone.grids[i] // layer.grid) ** 2
+                    for i in layer.features
+                ),
+                backbone.text_width,
+                layer.dim,
+                config.projection_hidden,
+            )
+            for layer in config.layers
+        )
+        self.quantizers = nn.ModuleList(
+            SegmentwiseQuantizer(layer.dim, config.quantizer) for layer in config.layers
+        )
+        self.decoder = PictureDecoder(config)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen towers."""
+        return self._backbone[0]
+
+    @property
+    def alignments(self) -> list[AlignedLayer]:
+        """The layers up to their quantisers, finest grid first."""
+        return cast(list[AlignedLayer], list(self.layers))
+
+    @property
+    def segment_quantizers(self) -> list[SegmentwiseQuantizer]:
+        """One quantiser per layer."""
+        return cast(list[SegmentwiseQuantizer], list(self.quantizers))
+
+    def tokens(self, maps: dict[int, Tensor]) -> list[Tensor]:
+        """Feature maps of the tower -> per layer tokens ``[B, N, channels]``."""
+        return [
+            to_tokens([maps[i] for i in layer.features], layer.grid) for layer in self.config.layers
+        ]
+
+    def align(self, maps: dict[int, Tensor], text: Tensor) -> list[Tensor]:
+        """Eq. (1) to (4) for every layer: per layer ``[B, N, D]``."""
+        pairs = zip(self.alignments, self.tokens(maps), strict=True)
+        return [layer(tokens, text) for layer, tokens in pairs]
+
+    def encode(self, pictures: Tensor, queries: list[str]) -> list[Tensor]:
+        """Indices of pictures, eq. (1) to (7).
+
+        Args:
+            pictures: float32 ``[B, 3, side, side]``, 0..1.
+            queries: B questions.
+
+        Returns:
+            per layer int64 ``[B, N, M]``.
+        """
+        maps = self.backbone.image_features(pictures)
+        aligned = self.align(maps, self.backbone.text_features(queries))
+        pairs = zip(self.segment_quantizers, aligned, strict=True)
+        return [quantizer.nearest(features.float()) for quantizer, features in pairs]
+
+    def decode(self, indices: list[Tensor], erased: list[Tensor] | None = None) -> Tensor:
+        """Pictures from indices, eq. (9) and (10).
+
+        Args:
+            indices: per layer int64 ``[B, N, M]``.
+            erased: per layer bool ``[B, N, M]``; None means all received.
+
+        Returns:
+            float32 ``[B, 3, side, side]``, 0..1.
+        """
+        masks = erased if erased is not None else [None] * len(indices)
+        layers = [
+            quantizer.lookup(index, mask)
+            for quantizer, index, mask in zip(self.segment_quantizers, indices, masks, strict=True)
+        ]
+        return self.decode_vectors(layers)
+
+    def decode_vectors(self, layers: list[Tensor]) -> Tensor:
+        """Pictures from codeword estimates per layer ``[B, N, D]`` (hard look-ups or posterior means)."""
+        picture: Tensor = self.decoder(layers)
+        return picture.float().clamp(0, 1)
+
+    def forward(
+        self,
+        maps: dict[int, Tensor],
+        text: Tensor,
+        *,
+        damage: IndexDamage | None = None,
+        continuous_noise: float | None = None,
+    ) -> Reconstruction:
+        """One training pass.
+
+        Args:
+            maps: feature maps of the image tower.
+            text: float32 ``[B, text_width]``.
+            damage: what the channel does to the indices.
+            continuous_noise: if given, no quantiser: noise of this many segment spreads instead.
+        """
+        aligned = [features.float() for features in self.align(maps, text)]
+        if continuous_noise is not None:
+            noisy = [
+                _with_noise(features, quantizer.config.segment_length, continuous_noise)
+                for features, quantizer in zip(aligned, self.segment_quantizers, strict=True)
+            ]
+            zero = aligned[0].new_zeros(())
+            return Reconstruction(self.decoder(noisy), aligned, [], zero)
+        results = [q(f) for q, f in zip(self.segment_quantizers, aligned, strict=True)]
+        vectors = [result.vectors for result in results]
+        if damage is not None:
+            vectors = [
+                _damaged(vectors[n], quantizer, damage.erased[n], damage.replaced[n])
+                for n, quantizer in enumerate(self.segment_quantizers)
+            ]
+        values = [features.numel() for features in aligned]
+        loss = sum(r.loss * n for r, n in zip(results, values, strict=True)) / sum(values)
+        return Reconstruction(self.decoder(vectors), aligned, [r.indices for r in results], loss)
+
+
+def _with_noise(features: Tensor, segment_length: int, amount: float) -> Tensor:
+    """Gaussian noise of ``amount`` times each segment's root mean square deviation."""
+    segments = features.unflatten(-1, (-1, segment_length))
+    spread = segments.detach().std(dim=(0, 1)).square().mean(-1, keepdim=True).sqrt()
+    return (segments + amount * spread * torch.randn_like(segments)).flatten(-2)
+
+
+def _damaged(
+    vectors: Tensor, quantizer: SegmentwiseQuantizer, erased: Tensor, replaced: Tensor
+) -> Tensor:
+    """Codeword vectors after the channel; what was lost passes no gradient to the encoder."""
+    wrong = replaced >= 0
+    substitute = quantizer.lookup(replaced.clamp_min(0), erased).unflatten(
+        -1, (quantizer.segments, -1)
+    )
+    segments = vectors.unflatten(-1, (quantizer.segments, -1))
+    return torch.where((erased | wrong)[..., None], substitute, segments).flatten(-2)

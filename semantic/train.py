@@ -1,0 +1,382 @@
+"""Training of a codec: ``python -m semantic.train embedded --data .../train.jsonl --output runs/embedded``.
+
+Phase I of the paper's section III with the losses of :mod:`semantic.losses` and a fast stand-in for the
+radio (:mod:`semantic.index_channel`). Every random draw of a step is derived from the seed and the
+step's number, so a run that was interrupted continues as if it had not been. By default the schedule
+counts steps; with ``max_minutes`` it follows the clock instead, which ends in time on a busy machine
+but depends on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semantic.codec_config import Recipe, TrainingConfig, read_recipe
+from semantic.dataset import PhotoSet, TowerFeatures, read_photo_set
+from semantic.index_channel import draw_damage, layer_geometry
+from semantic.losses import loss_terms
+from semantic.model import CodecModel, Reconstruction
+
+# Photos from which the per-channel standardisation is measured.
+STANDARDIZE_PHOTOS = 256
+# Batches from which the codebooks are initialised by k-means.
+KMEANS_BATCHES = 16
+CHECKPOINT_EVERY_S = 120.0
+LOG_EVERY = 50
+FINAL_RATE_SHARE = 0.01
+
+
+@dataclass
+class Run:
+    """Everything a training run carries from step to step."""
+
+    recipe: Recipe
+    model: CodecModel
+    features: TowerFeatures
+    train_numbers: np.ndarray[Any, np.dtype[np.int64]]
+    validation_numbers: list[int]
+    optimizer: torch.optim.Optimizer
+    average: dict[str, Tensor]
+    step: int = 0
+    elapsed_s: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The recipe's training part."""
+        return self.recipe.training
+
+
+def train(
+    recipe: Recipe,
+    photos: PhotoSet,
+    output: Path,
+    *,
+    max_minutes: float | None = None,
+    report: Callable[[dict[str, float]], None] | None = None,
+    stop_after: int | None = None,
+) -> Run:
+    """Train a codec, or go on with the run that ``output`` holds.
+
+    Args:
+        recipe: codec and training configuration.
+        photos: the training set; a few photos are held out for validation.
+        output: folder for ``state.pt`` (resumes), ``log.jsonl`` and, at the end, ``codec.safetensors``.
+        max_minutes: anneal on elapsed time instead of steps, and end then.
+        report: called with every logged record.
+        stop_after: leave off at this step without finishing (as an interruption would).
+
+    Returns:
+        The finished run; its model holds the averaged weights.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    run = start_run(recipe, photos)
+    state_file = output / "state.pt"
+    if state_file.exists():
+        _restore(run, state_file)
+    else:
+        _measure_standardization(run)
+    last_save = time.monotonic()
+    while True:
+        progress = _progress(run, max_minutes)
+        if progress >= 1.0:
+            break
+        if stop_after is not None and run.step >= stop_after:
+            _save(run, state_file)
+            return run
+        started = time.monotonic()
+        record = _step(run, progress)
+        run.step += 1
+        run.elapsed_s += time.monotonic() - started
+        _log(run, record, output, report)
+        if time.monotonic() - last_save > CHECKPOINT_EVERY_S:
+            _save(run, state_file)
+            last_save = time.monotonic()
+    _save(run, state_file)
+    _use_average(run)
+    return run
+
+
+def start_run(recipe: Recipe, photos: PhotoSet) -> Run:
+    """A run before its first step."""
+    torch.manual_seed(recipe.training.seed)
+    model = CodecModel(recipe.codec).train()
+    order = np.random.default_rng([recipe.training.seed, 0]).permutation(len(photos))
+    held_out = recipe.training.validation_photos
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return Run(
+        recipe=recipe,
+        model=model,
+        features=TowerFeatures(model.backbone, photos, keep=recipe.training.feature_cache),
+        train_numbers=order[held_out:],
+        validation_numbers=[int(n) for n in order[:held_out]],
+        optimizer=torch.optim.AdamW(
+            trained,
+            lr=recipe.training.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=recipe.training.weight_decay,
+        ),
+        average={name: value.clone() for name, value in model.state_dict().items()},
+    )
+
+
+def _progress(run: Run, max_minutes: float | None) -> float:
+    """Share of the schedule that is done, 0..1."""
+    if max_minutes is None:
+        return run.step / run.training.steps
+    return run.elapsed_s / (60 * max_minutes)
+
+
+def learning_rate(config: TrainingConfig, step: int, progress: float) -> float:
+    """Linear warm-up, then a cosine from ``learning_rate`` down to a hundredth of it."""
+    warm = min(1.0, (step + 1) / max(1, config.warm_up_steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return config.learning_rate * warm * (FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * cosine)
+
+
+def _step(run: Run, progress: float) -> dict[str, float]:
+    """One optimiser step; the terms of its loss."""
+    config = run.training
+    random = np.random.default_rng([config.seed, 1, run.step])
+    torch.manual_seed(int(random.integers(1 << 62)))
+    numbers, flips, queries = _draw_batch(run, random)
+    if run.step == config.continuous_steps:
+        _initialise_codebooks(run)
+    pictures = run.features.pictures(numbers, flips)
+    rate = learning_rate(config, run.step, progress)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    result = _forward(run, numbers, flips, queries, random)
+    terms = loss_terms(pictures, result.pictures, result.quantization_loss, config)
+    run.optimizer.zero_grad(set_to_none=True)
+    terms["total"].backward()
+    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.gradient_clip)
+    if not torch.isfinite(norm):
+        raise FloatingPointError(f"step {run.step}: the gradient is not finite")
+    run.optimizer.step()
+    revived = _update_codebooks(run, result)
+    _update_average(run)
+    record = {name: float(value.detach()) for name, value in terms.items()}
+    return {**record, "learning_rate": rate, "gradient": float(norm), "revived": float(revived)}
+
+
+def _draw_batch(run: Run, random: np.random.Generator) -> tuple[list[int], list[bool], list[str]]:
+    """Photos (every one once per epoch), mirrored or not, each with one of its questions."""
+    size, count = run.training.batch_size, len(run.train_numbers)
+    places = np.arange(run.step * size, (run.step + 1) * size)
+    numbers = []
+    for epoch in np.unique(places // count):
+        order = np.random.default_rng([run.training.seed, 2, int(epoch)]).permutation(count)
+        numbers += [
+            int(run.train_numbers[order[p]]) for p in places[places // count == epoch] % count
+        ]
+    flips = [bool(f) for f in random.random(size) < 0.5]
+    photos = run.features.photos
+    queries = [photos.questions[n][int(random.integers(len(photos.questions[n])))] for n in numbers]
+    return numbers, flips, queries
+
+
+def _forward(
+    run: Run, numbers: list[int], flips: list[bool], queries: list[str], random: np.random.Generator
+) -> Reconstruction:
+    """The model's training pass on a batch."""
+    config = run.training
+    maps, text = run.features.maps(numbers, flips), run.features.text(queries)
+    continuous = run.step < config.continuous_steps
+    damage = None
+    if not continuous:
+        damage = draw_damage(
+            layer_geometry(run.recipe.codec),
+            run.recipe.codec.quantizer.codewords,
+            len(numbers),
+            config,
+            random,
+        )
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+        result: Reconstruction = run.model(
+            maps,
+            text,
+            damage=damage,
+            continuous_noise=config.continuous_noise if continuous else None,
+        )
+    return result
+
+
+def _update_codebooks(run: Run, result: Reconstruction) -> int:
+    """Running k-means of every quantiser; the number of codewords revived."""
+    if not result.indices:
+        return 0
+    return sum(
+        quantizer.update(features.detach(), indices)
+        for quantizer, features, indices in zip(
+            run.model.segment_quantizers, result.features, result.indices, strict=True
+        )
+    )
+
+
+@torch.no_grad()
+def _update_average(run: Run) -> None:
+    """Moving average of the weights; codebooks and their counts are averages already."""
+    # A young average must not remember the random start.
+    decay = min(run.training.weight_average, (1 + run.step) / (10 + run.step))
+    for name, value in run.model.state_dict().items():
+        if name.startswith("quantizers.") or not value.is_floating_point():
+            run.average[name].copy_(value)
+        else:
+            run.average[name].lerp_(value, 1 - decay)
+
+
+def _use_average(run: Run) -> None:
+    run.model.load_state_dict(run.average)
+
+
+@torch.no_grad()
+def _measure_standardization(run: Run) -> None:
+    """Set every layer's fixed per-channel mean and spread from the first training photos."""
+    numbers = [int(n) for n in run.train_numbers[:STANDARDIZE_PHOTOS]]
+    collected: list[list[Tensor]] = [[] for _ in run.model.alignments]
+    for start in range(0, len(numbers), 16):
+        part = numbers[start : start + 16]
+        maps = run.features.maps(part, [False] * len(part))
+        for layer, tokens in zip(collected, run.model.tokens(maps), strict=True):
+            layer.append(tokens)
+    for alignment, parts in zip(run.model.alignments, collected, strict=True):
+        alignment.standardize.measure(torch.cat(parts))
+    run.average = {name: value.clone() for name, value in run.model.state_dict().items()}
+
+
+@torch.no_grad()
+def _initialise_codebooks(run: Run) -> None:
+    """Start every codebook from k-means over the encoder's present output."""
+    collected: list[list[Tensor]] = [[] for _ in run.model.alignments]
+    keep = run.step
+    for offset in range(KMEANS_BATCHES):
+        run.step = keep + offset
+        random = np.random.default_rng([run.training.seed, 3, run.step])
+        numbers, flips, queries = _draw_batch(run, random)
+        aligned = run.model.align(run.features.maps(numbers, flips), run.features.text(queries))
+        for layer, features in zip(collected, aligned, strict=True):
+            layer.append(features)
+    run.step = keep
+    for quantizer, parts in zip(run.model.segment_quantizers, collected, strict=True):
+        quantizer.initialise(torch.cat(parts), batches=KMEANS_BATCHES)
+
+
+@torch.inference_mode()
+def validate(run: Run) -> dict[str, float]:
+    """PSNR of the averaged weights on the held-out photos, without channel errors, in dB."""
+    live = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.model.load_state_dict(run.average)
+    run.model.eval()
+    values = []
+    for number in run.validation_numbers:
+        maps = run.features.maps([number], [False])
+        text = run.features.text([run.features.photos.questions[number][0]])
+        aligned = run.model.align(maps, text)
+        if run.step > run.training.continuous_steps:
+            pairs = zip(run.model.segment_quantizers, aligned, strict=True)
+            aligned = [quantizer.lookup(quantizer.nearest(f.float())) for quantizer, f in pairs]
+        found = run.model.decode_vectors(aligned)
+        error = (found - run.features.pictures([number], [False])).square().mean()
+        values.append(-10 * math.log10(max(float(error), 1e-10)))
+    run.model.load_state_dict(live)
+    run.model.train()
+    return {"validation_psnr_db": float(np.mean(values))}
+
+
+def _log(
+    run: Run,
+    record: dict[str, float],
+    output: Path,
+    report: Callable[[dict[str, float]], None] | None,
+) -> None:
+    """Append to ``log.jsonl`` every :data:`LOG_EVERY` steps, with a validation now and then."""
+    due = run.step % run.training.validate_every == 0
+    if not due and run.step % LOG_EVERY and run.step != 1:
+        return
+    entry = {"step": float(run.step), "elapsed_s": round(run.elapsed_s, 1), **record}
+    if due:
+        entry.update(validate(run))
+    run.history.append(entry)
+    with (output / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+    if report is not None:
+        report(entry)
+
+
+def _save(run: Run, file: Path) -> None:
+    """Write the state that :func:`_restore` reads, atomically."""
+    state = {
+        "model": run.model.state_dict(),
+        "average": run.average,
+        "optimizer": run.optimizer.state_dict(),
+        "step": run.step,
+        "elapsed_s": run.elapsed_s,
+        "recipe": run.recipe.model_dump_json(),
+        "data": run.features.photos.digest,
+    }
+    temporary = file.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, file)
+
+
+def _restore(run: Run, file: Path) -> None:
+    """Go on where :func:`_save` left off; raises ValueError for another recipe or other data."""
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    if state["recipe"] != run.recipe.model_dump_json():
+        raise ValueError(f"{file}: belongs to another recipe; choose another output folder")
+    if state["data"] != run.features.photos.digest:
+        raise ValueError(f"{file}: belongs to other training data; choose another output folder")
+    run.model.load_state_dict(state["model"])
+    run.average = state["average"]
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.step, run.elapsed_s = state["step"], state["elapsed_s"]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line: train, print progress, write ``codec.safetensors`` and ``codec.json``."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument(
+        "recipe", type=Path, help="a YAML file or the name of one in semantic/configs"
+    )
+    parser.add_argument("--data", type=Path, required=True, help="train.jsonl, images/ beside it")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--max-minutes", type=float, help="anneal on elapsed time, and end then")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    torch.set_float32_matmul_precision("medium")
+    recipe = read_recipe(options.recipe)
+    photos = read_photo_set(options.data, recipe.codec.image_size)
+    run = train(
+        recipe, photos, options.output, max_minutes=options.max_minutes, report=_print_progress
+    )
+    from semantic.checkpoint import write_checkpoint
+
+    metrics = {**validate(run), "steps": float(run.step), "elapsed_s": run.elapsed_s}
+    write_checkpoint(
+        options.output / "codec.safetensors", recipe, run.model, metrics, photos.digest
+    )
+
+
+def _print_progress(entry: dict[str, float]) -> None:
+    """One line per log record on standard error."""
+    parts = [f"{name} {value:.5g}" for name, value in entry.items()]
+    sys.stderr.write(" ".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    main()

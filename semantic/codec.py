@@ -1,0 +1,124 @@
+"""The codec as the rest of the project uses it: a picture and a question in, an index frame out, and back.
+
+>>> codec = load_codec()                                      # doctest: +SKIP
+>>> frame = codec.encode(picture, "Is there a cat?")          # doctest: +SKIP
+>>> picture = codec.decode(frame)                             # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from semantic.backbone import WeightsError
+from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_checkpoint
+from semantic.index_frame import FrameGeometry, IndexFrame, IndexFrameError, check_query
+from semantic.model import CodecModel
+from semantic.pictures import fit_square, to_rgb
+
+__all__ = ["Codec", "WeightsError", "load_codec", "picture_to_tensor", "tensor_to_picture"]
+
+
+class Codec:
+    """A trained codec on one device.
+
+    Args:
+        model: the network, in evaluation mode.
+        geometry: shapes of its index frames, with its ``codec_id``.
+        device: where to compute.
+    """
+
+    def __init__(self, model: CodecModel, geometry: FrameGeometry, device: torch.device) -> None:
+        self.geometry = geometry
+        self.device = device
+        self._model = model.eval().to(device)
+        model.backbone.to(device)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square picture in pixels."""
+        return self.geometry.image_size
+
+    @torch.inference_mode()
+    def encode(self, picture: Image.Image, query: str, frame_id: int = 0) -> IndexFrame:
+        """Picture and question -> indices, eq. (1) to (7).
+
+        Args:
+            picture: any size and mode; cropped to its centre square and resized where necessary.
+            query: the user's question.
+            frame_id: 0..2**32-1.
+
+        Raises:
+            IndexFrameError: a query that is empty, too long or not one line of text.
+        """
+        query = check_query(query)
+        square = fit_square(to_rgb(picture), self.image_size)
+        pictures = picture_to_tensor(square).to(self.device)
+        found = self._model.encode(pictures, [query])
+        indices = tuple(layer[0].cpu().numpy().astype(np.uint16) for layer in found)
+        return IndexFrame(frame_id, self.geometry, indices, query)
+
+    @torch.inference_mode()
+    def decode(self, frame: IndexFrame) -> Image.Image:
+        """Indices -> picture, eq. (9) and (10); what was not received is estimated.
+
+        Raises:
+            IndexFrameError: the frame was made by another codec.
+        """
+        if frame.geometry != self.geometry:
+            raise IndexFrameError(
+                f"the frame was made by codec {frame.geometry.codec_id}, this is codec "
+                f"{self.geometry.codec_id}; load the codec that made it"
+            )
+        indices = [self._batch(layer.astype(np.int64)) for layer in frame.indices]
+        erased = None if frame.erased is None else [self._batch(mask) for mask in frame.erased]
+        return tensor_to_picture(self._model.decode(indices, erased))
+
+    def _batch(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array)[None].to(self.device)
+
+
+def load_codec(checkpoint: Path | None = None, device: str = "auto") -> Codec:
+    """Load a trained codec.
+
+    Args:
+        checkpoint: a safetensors file; None means the embedded codec.
+        device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ...
+
+    Raises:
+        WeightsError: a checkpoint or tower that is missing, damaged or another version, or a device
+            that is not there.
+    """
+    chosen = _device(device)
+    model, geometry, _ = read_checkpoint(checkpoint or EMBEDDED_CHECKPOINT)
+    return Codec(model, geometry, chosen)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise WeightsError(
+            f"device {name!r} cannot be used ({str(error).splitlines()[0]})"
+        ) from None
+    return device
+
+
+def picture_to_tensor(picture: Image.Image) -> Tensor:
+    """RGB picture -> float32 ``[1, 3, h, w]``, 0..1."""
+    pixels = np.asarray(picture, np.uint8).transpose(2, 0, 1)
+    return torch.from_numpy(pixels.astype(np.float32) / 255)[None]
+
+
+def tensor_to_picture(tensor: Tensor) -> Image.Image:
+    """Float ``[1, 3, h, w]``, 0..1 -> RGB picture."""
+    levels = (tensor[0].float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())

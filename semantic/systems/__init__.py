@@ -1,0 +1,1 @@
+"""Baseline systems that the semantic codec is compared with."""

@@ -1,1 +1,1 @@
-"""GNU Radio blocks of the link, one block per module; :mod:`blocks.modem` is the waveform without GNU Radio."""
+"""GNU Radio blocks of the link, one per module; :mod:`blocks.modem` is the waveform without GNU Radio."""

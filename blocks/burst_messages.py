@@ -1,0 +1,96 @@
+"""Received bursts as GNU Radio messages: one PDU per burst, bits as data, everything else as metadata.
+
+Between BurstReceiver and IndexSink nothing but PMTs travels, so that other message blocks (a file meta
+sink, a message debug, a block of the user's own) can listen in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pmt
+from numpy.typing import NDArray
+
+from blocks.modem.demodulator import CodeBlock
+from blocks.modem.header import BurstHeader
+from semantic.index_frame import LLR_STEP
+from semantic.link_statistics import BurstRecord
+
+_HEADER_FIELDS = tuple(BurstHeader.__dataclass_fields__)
+_KEY_OK = pmt.intern("ok")
+_KEY_LLRS = pmt.intern("llrs")
+_KEY_FATE = pmt.intern("fate")
+_KEY_SNR = pmt.intern("snr_db")
+_KEY_CFO = pmt.intern("cfo_hz")
+
+# Sent on the same port once the stream has ended and every burst before it has been published.
+END_MESSAGE = pmt.intern("end_of_stream")
+
+
+@dataclass(frozen=True)
+class BurstMessage:
+    """The code blocks of one burst as they travel in a message.
+
+    Args:
+        header: the burst's header.
+        ok: ``bool [blocks]``, True where a block's CRC holds.
+        bits: ``uint8 [blocks, payload_bits]``.
+        llrs: ``int8 [blocks, payload_bits]`` posterior LLRs in steps of ``LLR_STEP``.
+        fate: the burst's fate, as text.
+    """
+
+    header: BurstHeader
+    ok: NDArray[np.bool_]
+    bits: NDArray[np.uint8] = field(repr=False)
+    llrs: NDArray[np.int8] = field(repr=False)
+    fate: str
+
+
+def quantise_llrs(llrs: NDArray[np.float32]) -> NDArray[np.int8]:
+    """LLRs in nats to int8 steps of ``LLR_STEP``, saturating at +-127."""
+    return np.clip(np.rint(llrs / LLR_STEP), -127, 127).astype(np.int8)
+
+
+def to_pdu(header: BurstHeader, blocks: list[CodeBlock], record: BurstRecord) -> pmt.pmt_base:
+    """PDU of a demodulated burst."""
+    meta = pmt.make_dict()
+    for name in _HEADER_FIELDS:
+        meta = pmt.dict_add(meta, pmt.intern(name), pmt.from_uint64(getattr(header, name)))
+    ok = np.array([block.ok for block in blocks], np.uint8)
+    llrs = np.concatenate([quantise_llrs(block.llrs) for block in blocks])
+    bits = np.concatenate([block.bits for block in blocks])
+    meta = pmt.dict_add(meta, _KEY_OK, pmt.init_u8vector(ok.size, ok))
+    meta = pmt.dict_add(meta, _KEY_LLRS, pmt.init_s8vector(llrs.size, llrs))
+    meta = pmt.dict_add(meta, _KEY_FATE, pmt.intern(record.fate.value))
+    meta = pmt.dict_add(meta, _KEY_SNR, pmt.from_double(record.snr_db))
+    meta = pmt.dict_add(meta, _KEY_CFO, pmt.from_double(record.cfo_hz))
+    return pmt.cons(meta, pmt.init_u8vector(bits.size, bits))
+
+
+def from_pdu(pdu: pmt.pmt_base) -> BurstMessage:
+    """Inverse of :func:`to_pdu`.
+
+    Raises:
+        ValueError: not such a PDU, or its parts do not fit each other.
+    """
+    if not (pmt.is_pair(pdu) and pmt.is_dict(pmt.car(pdu)) and pmt.is_u8vector(pmt.cdr(pdu))):
+        raise ValueError("expected a PDU of bytes")
+    meta = pmt.car(pdu)
+    header = BurstHeader(**{name: int(pmt.to_uint64(_get(meta, name))) for name in _HEADER_FIELDS})
+    shape = (header.blocks, header.plan.payload_bits)
+    ok = np.array(pmt.u8vector_elements(_get(meta, "ok")), np.bool_)
+    llrs = np.array(pmt.s8vector_elements(_get(meta, "llrs")), np.int8)
+    bits = np.array(pmt.u8vector_elements(pmt.cdr(pdu)), np.uint8)
+    if ok.size != shape[0] or bits.size != shape[0] * shape[1] or llrs.size != bits.size:
+        raise ValueError(f"PDU of {bits.size} bits does not hold {shape[0]} blocks of {shape[1]}")
+    fate = pmt.symbol_to_string(_get(meta, "fate"))
+    return BurstMessage(header, ok, bits.reshape(shape), llrs.reshape(shape), fate)
+
+
+def _get(meta: pmt.pmt_base, name: str) -> Any:
+    value = pmt.dict_ref(meta, pmt.intern(name), pmt.PMT_NIL)
+    if pmt.is_null(value):
+        raise ValueError(f"PDU lacks {name}")
+    return value

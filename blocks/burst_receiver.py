@@ -1,0 +1,200 @@
+"""BurstReceiver: samples in, bursts out.
+
+The one Python block of the receive path that touches the sample stream. ``work`` only copies into a ring
+and returns; a thread does the signal processing in compiled code that lets go of Python's lock. What a
+full ring means is the user's choice: a radio drops samples (counted, and told apart from bad
+reception), a simulation or a file makes the flowgraph wait.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Literal
+
+import numpy as np
+import pmt
+from gnuradio import gr
+from numpy.typing import NDArray
+
+from blocks.burst_messages import END_MESSAGE, to_pdu
+from blocks.burst_modulator import END_TAG
+from blocks.modem import waveform as wf
+from blocks.modem.stream_receiver import (
+    DEFAULT_MAX_ITERATIONS,
+    Outcome,
+    ReceivedBurst,
+    StreamReceiver,
+)
+from blocks.sample_ring import Gap, SampleRing
+from semantic.link_statistics import BurstRecord, Fate, LinkStatistics
+
+PORT_BURSTS = pmt.intern("bursts")
+PORT_CONSTELLATION = pmt.intern("constellation")
+
+# What the worker takes from the ring at a time, at most.
+_PIECE_SAMPLES = 65_536
+_WAIT_S = 0.05
+_CONSTELLATION_SYMBOLS = 2048
+# Records of the latest bursts; the totals in `statistics` cover all of them.
+_RECORDS_KEPT = 10_000
+
+
+class BurstReceiver(gr.sync_block):
+    """Stream sink at 2 samples per symbol.
+
+    Message ports (out): ``bursts`` one PDU per demodulated burst
+    (:mod:`blocks.burst_messages`), ``constellation`` one PDU of equalised symbols per burst.
+
+    Args:
+        symbol_rate_hz: only to report frequencies in Hz.
+        ring_samples: samples that may wait for the worker.
+        when_full: ``block`` makes the flowgraph wait, ``drop`` drops samples.
+        max_iterations: limit of the LDPC decoder.
+    """
+
+    def __init__(
+        self,
+        symbol_rate_hz: float,
+        ring_samples: int = 1 << 20,
+        when_full: Literal["block", "drop"] = "drop",
+        max_iterations: int = DEFAULT_MAX_ITERATIONS,
+    ) -> None:
+        gr.sync_block.__init__(self, name="BurstReceiver", in_sig=[np.complex64], out_sig=None)
+        self.message_port_register_out(PORT_BURSTS)
+        self.message_port_register_out(PORT_CONSTELLATION)
+        self.statistics = LinkStatistics()
+        self.records: deque[BurstRecord] = deque(maxlen=_RECORDS_KEPT)
+        self.last_constellation: NDArray[np.complex64] | None = None
+        self._symbol_rate_hz = symbol_rate_hz
+        self._when_full = when_full
+        self._max_iterations = max_iterations
+        self._ring = SampleRing(ring_samples)
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+        self._receiver = StreamReceiver(max_iterations)
+        self._stretch_start = 0
+        self._end_key = pmt.intern(END_TAG)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended the worker, if it did not end in order."""
+        return self._failure
+
+    def start(self) -> bool:
+        """Called by the scheduler: start the worker."""
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._guarded_run, name="BurstReceiver", daemon=True)
+        self._thread.start()
+        return True
+
+    def stop(self) -> bool:
+        """Called by the scheduler: let the worker finish what it holds and end."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        return True
+
+    def work(self, inputs: list[NDArray[np.complex64]], _outputs: list[object]) -> int:
+        """Copy samples into the ring."""
+        samples = inputs[0]
+        if self._failure is not None:
+            raise RuntimeError("the receiver's worker has failed") from self._failure
+        end = self._end_of_stream(samples.size)
+        if end is not None:
+            samples = samples[:end]
+        if self._when_full == "drop":
+            self.statistics.samples_dropped += self._ring.write_or_drop(samples)
+            taken = samples.size
+        else:
+            taken = self._ring.write(samples, timeout_s=_WAIT_S)
+        if end is not None and taken == samples.size:
+            self._ring.end()
+            return len(inputs[0])
+        return taken
+
+    def _end_of_stream(self, count: int) -> int | None:
+        """Place of the end mark among the next ``count`` samples, None where there is none."""
+        if self._ring.ended:
+            return 0
+        first = self.nitems_read(0)
+        tags = self.get_tags_in_range(0, first, first + count, self._end_key)
+        return int(tags[0].offset - first) if tags else None
+
+    def _guarded_run(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:
+            # The flowgraph's thread must hear of it, whatever it is; see work().
+            self._failure = error
+            self._ring.abandon()
+            raise
+
+    def _run(self) -> None:
+        while True:
+            piece = self._ring.read(_PIECE_SAMPLES, timeout_s=_WAIT_S)
+            if isinstance(piece, Gap):
+                self._end_stretch(overflow=True, skipped=piece.samples)
+            elif piece is not None:
+                self.statistics.samples += piece.size
+                self._report(self._receiver.push(piece))
+            elif self._ring.finished:
+                self._end_stretch(overflow=False, skipped=0)
+                self.message_port_pub(PORT_BURSTS, END_MESSAGE)
+                return
+            elif self._stopping.is_set():
+                self._end_stretch(overflow=False, skipped=0)
+                return
+
+    def _end_stretch(self, overflow: bool, skipped: int) -> None:
+        """The stream breaks off here; what follows is a stream of its own."""
+        length = self._receiver.position
+        self._report(self._receiver.flush(overflow))
+        self._stretch_start += length + skipped
+        self._receiver = StreamReceiver(self._max_iterations)
+
+    def _report(self, bursts: list[ReceivedBurst]) -> None:
+        for received in bursts:
+            record = self._to_record(received)
+            self.statistics.add(record)
+            self.records.append(record)
+            if received.burst is None:
+                continue
+            self.message_port_pub(
+                PORT_BURSTS, to_pdu(received.burst.header, received.burst.blocks, record)
+            )
+            self._publish_constellation(received.burst.constellation)
+
+    def _publish_constellation(self, symbols: NDArray[np.complex64]) -> None:
+        stride = max(1, symbols.size // _CONSTELLATION_SYMBOLS)
+        self.last_constellation = symbols[::stride][:_CONSTELLATION_SYMBOLS].copy()
+        vector = pmt.init_c32vector(self.last_constellation.size, self.last_constellation)
+        self.message_port_pub(PORT_CONSTELLATION, pmt.cons(pmt.make_dict(), vector))
+
+    def _to_record(self, received: ReceivedBurst) -> BurstRecord:
+        measured, header = received.measurement, received.header
+        blocks = received.burst.blocks if received.burst is not None else []
+        return BurstRecord(
+            fate=_fate(received),
+            start_sample=self._stretch_start + round(received.start),
+            snr_db=measured.snr_db,
+            cfo_hz=measured.cfo * self._symbol_rate_hz,
+            level=measured.level,
+            frame_id=header.frame_id if header else None,
+            burst_number=header.burst_number if header else None,
+            mcs=header.mcs if header else None,
+            code_blocks=header.blocks if header else 0,
+            code_blocks_ok=sum(block.ok for block in blocks),
+            symbols=header.burst_symbols if header else wf.PREAMBLE_SYMBOLS,
+            sample_rate_offset_ppm=measured.sample_rate_offset_ppm if blocks else None,
+        )
+
+
+def _fate(received: ReceivedBurst) -> Fate:
+    if received.outcome is not Outcome.DEMODULATED:
+        return Fate(received.outcome.value)
+    assert received.burst is not None
+    all_ok = all(block.ok for block in received.burst.blocks)
+    return Fate.DECODED if all_ok else Fate.BLOCKS_FAILED

@@ -1,0 +1,56 @@
+"""Receive front end: from the radio's sample rate to two samples per symbol, all in C++."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from gnuradio import blocks as gr_blocks
+from gnuradio import fft, filter, gr
+
+from blocks.modem import waveform as wf
+
+_STOP_ATTENUATION_DB = 60.0
+
+
+def anti_alias_taps(samples_per_symbol: float, gain: float = 1.0) -> list[float]:
+    """Low-pass taps, flat to 0.7 and silent from 1.3 symbol rates.
+
+    Args:
+        samples_per_symbol: at the rate the taps run at.
+        gain: in the pass band.
+    """
+    centre = 0.5 * (wf.ANTI_ALIAS_PASS_SYMBOL_RATES + wf.ANTI_ALIAS_STOP_SYMBOL_RATES)
+    width = wf.ANTI_ALIAS_STOP_SYMBOL_RATES - wf.ANTI_ALIAS_PASS_SYMBOL_RATES
+    taps: list[float] = filter.firdes.low_pass_2(
+        gain, samples_per_symbol, centre, width, _STOP_ATTENUATION_DB, fft.window.WIN_KAISER, 6.0
+    )
+    return taps
+
+
+class FrontEnd(gr.hier_block2):
+    """DC removal, anti-alias filter, resampling to 2 samples per symbol.
+
+    Args:
+        samples_per_symbol: at the input, 2..8.
+        dc_block_length: samples over which DC is averaged, 0 leaves it in.
+    """
+
+    def __init__(self, samples_per_symbol: int, dc_block_length: int = 0) -> None:
+        signature = gr.io_signature(1, 1, gr.sizeof_gr_complex)
+        gr.hier_block2.__init__(self, "FrontEnd", signature, signature)
+        chain: list[gr.basic_block] = []
+        if dc_block_length:
+            chain.append(filter.dc_blocker_cc(dc_block_length, True))
+        ratio = Fraction(wf.RECEIVER_SAMPLES_PER_SYMBOL, samples_per_symbol)
+        up, down = ratio.numerator, ratio.denominator
+        # At 2 samples per symbol nothing folds, and the matched filter takes away the rest.
+        if ratio != 1:
+            taps = anti_alias_taps(up * samples_per_symbol, gain=up)
+            chain.append(
+                filter.fir_filter_ccf(down, taps)
+                if up == 1
+                else filter.rational_resampler_ccf(up, down, taps)
+            )
+        if not chain:
+            chain.append(gr_blocks.copy(gr.sizeof_gr_complex))
+        self.connect(self, *chain, self)

@@ -1,0 +1,238 @@
+"""The whole link in one process: transmitter, simulated air, receiver; real sockets, real scheduler.
+
+Index frames go in over ZMQ and come out over ZMQ, as with radios. The only difference is time: nothing
+here waits for a clock, the flowgraph runs as fast as the machine, and the results depend on the profile
+and its seed alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import zmq
+from gnuradio import gr
+from numpy.typing import NDArray
+
+from blocks.burst_modulator import BurstModulator
+from blocks.burst_receiver import BurstReceiver
+from blocks.frame_assembler import AssembledFrame
+from blocks.index_sink import IndexSink
+from blocks.index_source import IndexSource
+from blocks.zmq_messages import (
+    TOPIC_FRAME,
+    TOPIC_PICTURE,
+    MessageWriter,
+    SocketLimits,
+    open_socket,
+    unpack_frame,
+)
+from flowgraphs.channel import Channel
+from flowgraphs.front_end import FrontEnd
+from sdr_config.schema import Profile
+from semantic.index_frame import FrameGeometry, IndexFrame
+from semantic.link_statistics import BurstRecord, LinkStatistics
+
+_POLL_S = 0.01
+# A run that makes no progress for this long has lost one of its threads.
+_STALL_S = 30.0
+
+
+class LoopbackError(RuntimeError):
+    """The simulated link stopped working (a fault in the program, not on the channel)."""
+
+
+@dataclass(frozen=True)
+class LoopbackResult:
+    """What came out of sending frames through the loopback.
+
+    Args:
+        pictures: frames that were heard of, in order, complete or not.
+        received: the same as they came over the receiver's socket (frames with no surviving code block
+            do not).
+        statistics: totals of all bursts.
+        bursts_sent: bursts transmitted.
+        symbols: symbols on the air, everything counted.
+        payload_symbols: symbols of the code blocks.
+        air_s: wall time from the first frame handed over to the last burst decoded.
+        constellation: equalised symbols of the last burst, None where none was demodulated.
+    """
+
+    pictures: list[AssembledFrame]
+    received: list[IndexFrame]
+    statistics: LinkStatistics
+    records: list[BurstRecord]
+    bursts_sent: int
+    symbols: int
+    payload_symbols: int
+    air_s: float
+    constellation: NDArray[np.complex64] | None = field(repr=False)
+
+
+class Loopback(gr.top_block):
+    """IndexSource -> BurstModulator -> Channel -> FrontEnd -> BurstReceiver -> IndexSink.
+
+    Args:
+        profile: with ``radio.kind: channel``.
+        geometries: known codecs by codec tag.
+
+    Raises:
+        LoopbackError: the profile has no channel.
+        AddressError: a ZMQ address is in use.
+    """
+
+    def __init__(self, profile: Profile, geometries: Mapping[int, FrameGeometry]) -> None:
+        gr.top_block.__init__(self, "UO-ISC loopback")
+        if profile.channel is None:
+            raise LoopbackError(f"profile {profile.name} has no section channel")
+        self._profile = profile
+        waveform, receiver, sockets = profile.waveform, profile.receiver, profile.zmq
+        self.index_source = IndexSource(sockets.frames_in, sockets.high_water_mark)
+        self.modulator = BurstModulator(
+            mcs=profile.transmitter.mcs,
+            samples_per_symbol=waveform.samples_per_symbol,
+            amplitude=waveform.amplitude,
+            gap_symbols=profile.transmitter.gap_symbols,
+            max_burst_symbols=profile.transmitter.max_burst_symbols,
+        )
+        self.channel = self._make_channel()
+        self.front_end = FrontEnd(waveform.samples_per_symbol, receiver.dc_block_length)
+        # Whatever the profile says: a simulation waits, it never drops, and it has no clock to
+        # time a picture out by.
+        self.receiver = BurstReceiver(
+            symbol_rate_hz=waveform.symbol_rate_hz,
+            ring_samples=receiver.ring_samples,
+            when_full="block",
+            max_iterations=receiver.max_iterations,
+        )
+        try:
+            self.index_sink = IndexSink(
+                sockets.pictures_out,
+                sockets.watch_out,
+                geometries,
+                self.receiver.statistics,
+                frame_timeout_s=None,
+                high_water_mark=sockets.high_water_mark,
+                send_timeout_ms=sockets.send_timeout_ms,
+            )
+        except BaseException:
+            self.index_source.close()
+            raise
+        self.msg_connect(self.index_source, "frames", self.modulator, "frames")
+        self.msg_connect(self.modulator, "sent", self.index_source, "sent")
+        self.connect(self.modulator, self.channel, self.front_end, self.receiver)
+        self.msg_connect(self.receiver, "bursts", self.index_sink, "bursts")
+
+    def _make_channel(self) -> Channel:
+        waveform, channel = self._profile.waveform, self._profile.channel
+        assert channel is not None
+        return Channel(
+            sample_rate_hz=waveform.sample_rate_hz,
+            samples_per_symbol=waveform.samples_per_symbol,
+            amplitude=waveform.amplitude,
+            snr_db=channel.snr_db,
+            cfo_hz=channel.cfo_hz,
+            sro_ppm=channel.sro_ppm,
+            fading=channel.fading,
+            rician_k_db=channel.rician_k_db or 0.0,
+            taps=channel.complex_taps,
+            seed=channel.seed,
+        )
+
+    def close(self) -> None:
+        """Give the sockets back."""
+        self.index_source.close()
+        self.index_sink.close()
+
+
+def run_loopback(
+    profile: Profile,
+    geometries: Mapping[int, FrameGeometry],
+    frames: list[IndexFrame],
+) -> LoopbackResult:
+    """Send frames through the loopback and collect what comes out.
+
+    Args:
+        profile: with ``radio.kind: channel``.
+        geometries: known codecs by codec tag.
+        frames: pictures to send, with different frame ids.
+
+    Raises:
+        LoopbackError: the profile has no channel, or the flowgraph failed.
+        AddressError: a ZMQ address is in use.
+    """
+    top = Loopback(profile, geometries)
+    limits = SocketLimits(
+        max(len(frames), profile.zmq.high_water_mark), profile.zmq.send_timeout_ms
+    )
+    context = zmq.Context[zmq.Socket[bytes]]()
+    try:
+        push = open_socket(context, zmq.PUSH, connect=top.index_source.address, limits=limits)
+        pull = open_socket(
+            context, zmq.PULL, connect=top.index_sink.pictures_address, limits=limits
+        )
+        return _run(top, push, pull, frames)
+    finally:
+        top.close()
+        context.destroy(linger=0)
+
+
+def _run(
+    top: Loopback,
+    push: zmq.Socket[bytes],
+    pull: zmq.Socket[bytes],
+    frames: list[IndexFrame],
+) -> LoopbackResult:
+    writer = MessageWriter()
+    started = time.monotonic()
+    top.start()
+    try:
+        for frame in frames:
+            push.send_multipart(writer.pack_frame(TOPIC_FRAME, frame))
+        _wait(top, lambda: top.modulator.frames_sent >= len(frames))
+        top.modulator.finish()
+        _wait(top, top.index_sink.finished.is_set)
+        air_s = time.monotonic() - started
+    finally:
+        top.stop()
+        top.wait()
+    pictures = list(top.index_sink.pictures)
+    return LoopbackResult(
+        pictures=pictures,
+        received=_collect(pull, sum(picture.frame is not None for picture in pictures)),
+        statistics=top.receiver.statistics,
+        records=list(top.receiver.records),
+        bursts_sent=top.modulator.bursts_sent,
+        symbols=top.modulator.symbols_sent,
+        payload_symbols=top.modulator.payload_symbols_sent,
+        air_s=air_s,
+        constellation=top.receiver.last_constellation,
+    )
+
+
+def _wait(top: Loopback, done: Callable[[], bool]) -> None:
+    progress, since = (-1, -1), time.monotonic()
+    while not done():
+        if top.receiver.failure is not None:
+            raise LoopbackError(f"the receiver failed: {top.receiver.failure!r}")
+        if top.modulator.frames_refused:
+            raise LoopbackError("the modulator refused a frame")
+        if top.index_source.messages_malformed:
+            raise LoopbackError("a message on the transmitter's socket was malformed")
+        now = (top.modulator.bursts_sent, top.receiver.statistics.samples)
+        if now != progress:
+            progress, since = now, time.monotonic()
+        elif time.monotonic() - since > _STALL_S:
+            raise LoopbackError(f"the flowgraph stands still since {_STALL_S:.0f} s")
+        time.sleep(_POLL_S)
+
+
+def _collect(pull: zmq.Socket[bytes], count: int) -> list[IndexFrame]:
+    received = []
+    for _ in range(count):
+        if not pull.poll(int(1000 * _STALL_S)):
+            raise LoopbackError("a received picture did not come over the socket")
+        received.append(unpack_frame(pull.recv_multipart(), TOPIC_PICTURE))
+    return received

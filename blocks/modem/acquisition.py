@@ -117,9 +117,11 @@ def search(samples: NDArray[np.complex64]) -> list[Candidate]:
     Returns:
         Candidates at positions ``SEARCH_CONTEXT_BEFORE .. SEARCH_CONTEXT_BEFORE + n - 1``.
     """
-    filtered = filter_real(samples - samples.mean(dtype=np.complex128).astype(np.complex64), _search_taps())
-    score, phase = _repetition_score(filtered, _word_filters())
-    peaks = _peaks(score, np.float32(SEARCH_THRESHOLD), _PEAK_REACH)
+    filtered = filter_real(
+        samples - samples.mean(dtype=np.complex128).astype(np.complex64), _search_taps()
+    )
+    score, strength, phase = _repetition_score(filtered, _word_filters())
+    peaks = _peaks(score, strength, np.float32(SEARCH_THRESHOLD), _PEAK_REACH)
     return [
         Candidate(
             position=int(n) + _SEARCH_HALF_TAPS,
@@ -141,21 +143,23 @@ def confirm(samples: NDArray[np.complex64], candidate: Candidate) -> Acquisition
     low = candidate.position - CONFIRM_MARGIN_SAMPLES
     high = candidate.position + CONFIRM_SPAN_SAMPLES
     if low < 0 or high > samples.size:
-        raise ValueError(f"candidate at {candidate.position} lacks context in {samples.size} samples")
+        raise ValueError(
+            f"candidate at {candidate.position} lacks context in {samples.size} samples"
+        )
     stretch = samples[low:high]
     stretch = stretch - stretch.mean(dtype=np.complex128).astype(np.complex64)
     known = wf.preamble()
-    best = (0.0, 0, 0.0)
+    best = (0.0, 0.0, 0, 0.0)
     for alias in _ALIASES:
         cfo = candidate.cfo + alias
         filtered = filter_real(derotate(stretch, cfo / _SPS), matched_filter_bank()[0])
         offset = CONFIRM_MARGIN_SAMPLES - (BANK_MARGIN_SAMPLES - 1)
-        score, position, residual = _best_alignment(filtered, offset, known)
-        if score > best[0]:
-            best = (score, position - offset, cfo + residual)
-    if best[0] < CONFIRM_THRESHOLD:
+        strength, score, position, residual = _best_alignment(filtered, offset, known)
+        if strength > best[0]:
+            best = (strength, score, position - offset, cfo + residual)
+    _, score, shift, cfo = best
+    if score < CONFIRM_THRESHOLD:
         return None
-    score, shift, cfo = best
     start, cfo = refine(stretch, float(CONFIRM_MARGIN_SAMPLES + shift), cfo)
     return Acquisition(low + start, cfo, score)
 
@@ -245,12 +249,15 @@ def _neighbour_products(words, out):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _repetition_score(filtered, words):  # type: ignore[no-untyped-def]
-    """Normalised score and phase of the repeated word at every position of ``filtered``.
+    """Normalised score, strength and phase of the repeated word at every position of ``filtered``.
 
-    Score 1 is a noiseless preamble without carrier offset.
+    Score 1 is a noiseless preamble without carrier offset. The score does not say where it starts: a
+    window that holds silence and half of the words scores as well as one that holds them all. The
+    strength, correlation times score, does.
     """
     length = filtered.size - _REPEAT_SAMPLES
     score = np.zeros(length, np.float32)
+    strength = np.zeros(length, np.float64)
     phase = np.zeros(length, np.float32)
     word_output = np.empty(filtered.size - _WORD_SAMPLES, np.complex64)
     sums = np.empty(length, np.complex64)
@@ -276,24 +283,26 @@ def _repetition_score(filtered, words):  # type: ignore[no-untyped-def]
         _neighbour_products(word_output, sums)
         for n in range(length):
             if energy[n] > floor:
-                value = np.float32(scale * abs(sums[n]) / energy[n])
+                magnitude = np.float64(abs(sums[n]))
+                value = np.float32(scale * magnitude / energy[n])
                 if value > score[n]:
                     score[n] = value
+                    strength[n] = magnitude * value
                     phase[n] = np.arctan2(sums[n].imag, sums[n].real)
-    return score, phase
+    return score, strength, phase
 
 
 @njit(nogil=True, cache=True)
-def _peaks(score, threshold, reach):  # type: ignore[no-untyped-def]
-    """Positions of values above the threshold that are the largest within +-reach."""
+def _peaks(score, strength, threshold, reach):  # type: ignore[no-untyped-def]
+    """Positions with a score above the threshold and the largest strength within +-reach."""
     found = []
     for n in range(reach, score.size - reach):
-        value = score[n]
-        if value < threshold:
+        if score[n] < threshold:
             continue
+        value = strength[n]
         largest = True
         for m in range(n - reach, n + reach + 1):
-            if score[m] > value or (score[m] == value and m < n):
+            if strength[m] > value or (strength[m] == value and m < n):
                 largest = False
                 break
         if largest:
@@ -303,9 +312,13 @@ def _peaks(score, threshold, reach):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _best_alignment(filtered, middle, known):  # type: ignore[no-untyped-def]
-    """Best (score, position, residual frequency) over word shifts, sample shifts and frequencies."""
+    """Best (strength, score, position, residual frequency) over shifts in time and frequency.
+
+    The strength decides (see :func:`_repetition_score`): squared correlation times score.
+    """
     segments = known.size // _SEGMENT_SYMBOLS
     partial = np.empty(segments, np.complex128)
+    best_strength = 0.0
     best_score = 0.0
     best_position = 0
     best_frequency = 0.0
@@ -331,9 +344,11 @@ def _best_alignment(filtered, middle, known):  # type: ignore[no-untyped-def]
                 for segment in range(segments):
                     total += partial[segment] * phasor
                     phasor *= turn
-                score = (total.real**2 + total.imag**2) / (known.size * energy)
-                if score > best_score:
+                power = total.real**2 + total.imag**2
+                score = power / (known.size * energy)
+                if power * score > best_strength:
+                    best_strength = power * score
                     best_score = score
                     best_position = position
                     best_frequency = frequency
-    return best_score, best_position, best_frequency
+    return best_strength, best_score, best_position, best_frequency

@@ -123,7 +123,9 @@ class _Channel:
 def _estimate_channel(
     samples: NDArray[np.complex64], start: float, step: float, known: KnownSymbols
 ) -> _Channel:
-    received = sample_symbols(samples, matched_filter_bank(), start, step, known.indices.reshape(-1))
+    received = sample_symbols(
+        samples, matched_filter_bank(), start, step, known.indices.reshape(-1)
+    )
     aligned = received.reshape(known.symbols.shape) * known.symbols.conj()
     centres = known.centres
     cfo = residual_cfo(aligned.mean(axis=1), centres)

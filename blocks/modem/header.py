@@ -76,7 +76,9 @@ class BurstHeader:
                 raise wf.WaveformError(f"header {field.name}: expected an integer, got {value!r}")
         for name, value in self._wire_values().items():
             if not 0 <= value < 1 << _WIDTHS[name]:
-                raise wf.WaveformError(f"header {name}: {value} does not go into {_WIDTHS[name]} bits")
+                raise wf.WaveformError(
+                    f"header {name}: {value} does not go into {_WIDTHS[name]} bits"
+                )
         wf.plan_blocks(self.frame_bits, self.mcs, self.frame_blocks)
         if self.first_block + self.blocks > self.frame_blocks:
             raise wf.WaveformError(
@@ -117,7 +119,7 @@ class BurstHeader:
     def to_bits(self) -> NDArray[np.uint8]:
         """The header with its CRC as ``uint8 [128]``."""
         text = "".join(f"{value:0{_WIDTHS[name]}b}" for name, value in self._wire_values().items())
-        return append_crc16(np.frombuffer(text.encode(), np.uint8) - ord("0"))
+        return append_crc16(np.frombuffer(text.encode(), np.uint8) - np.uint8(ord("0")))
 
     @classmethod
     def from_bits(cls, bits: NDArray[np.uint8]) -> BurstHeader | None:
@@ -152,9 +154,7 @@ def header_symbols(header: BurstHeader) -> NDArray[np.complex64]:
     return modulate_bpsk(coded ^ gold_sequence(wf.HEADER_SCRAMBLING_SEED, coded.size))
 
 
-def decode_header(
-    symbols: NDArray[np.complex64], noise_variance: float
-) -> BurstHeader | None:
+def decode_header(symbols: NDArray[np.complex64], noise_variance: float) -> BurstHeader | None:
     """Header of ``complex64 [512]`` equalised symbols; None where it did not survive.
 
     Args:

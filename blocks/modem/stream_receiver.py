@@ -70,6 +70,7 @@ class StreamReceiver:
         self._buffer = np.zeros(-self._origin, np.complex64)
         self._searched = 0
         self._resume = 0
+        self._failed_start = -np.inf
         self._candidates: deque[acq.Candidate] = deque()
         self._pending: tuple[acq.Acquisition, BurstHeader] | None = None
         self._pending_measurement: dem.BurstMeasurement | None = None
@@ -111,7 +112,6 @@ class StreamReceiver:
             self._pending = None
         return [_cut(burst, end, outcome) for burst in bursts if burst.start < end]
 
-
     def _run(self) -> list[ReceivedBurst]:
         self._buffer = np.concatenate([self._buffer, *self._chunks])
         self._chunks.clear()
@@ -139,9 +139,7 @@ class StreamReceiver:
         if last > self._resume:
             stretch = self._slice(low, last + acq.SEARCH_CONTEXT_AFTER)
             for found in acq.search(stretch):
-                self._candidates.append(
-                    acq.Candidate(found.position + low, found.cfo, found.score)
-                )
+                self._candidates.append(acq.Candidate(found.position + low, found.cfo, found.score))
         self._searched = last
         return True
 
@@ -167,8 +165,10 @@ class StreamReceiver:
         header, measurement = dem.demodulate_header(stretch, acquisition)
         absolute = acq.Acquisition(acquisition.start + low, acquisition.cfo, acquisition.score)
         if header is None:
-            # Only the preamble is known to be one; another burst may start right behind it.
-            self._resume = int(absolute.start) + wf.PREAMBLE_SYMBOLS * _SPS
+            # A weaker peak of the same preamble is not another burst; anything else near it may be.
+            if abs(absolute.start - self._failed_start) < wf.WORD_SYMBOLS * _SPS:
+                return True
+            self._failed_start = absolute.start
             bursts.append(ReceivedBurst(Outcome.HEADER_FAILED, absolute.start, measurement))
             return True
         self._pending, self._pending_measurement = (absolute, header), measurement
@@ -186,9 +186,7 @@ class StreamReceiver:
         local = acq.Acquisition(acquisition.start - low, acquisition.cfo, acquisition.score)
         burst = dem.demodulate_burst(self._slice(low, high), local, header, self._max_iterations)
         bursts.append(
-            ReceivedBurst(
-                Outcome.DEMODULATED, acquisition.start, burst.measurement, header, burst
-            )
+            ReceivedBurst(Outcome.DEMODULATED, acquisition.start, burst.measurement, header, burst)
         )
         # The next burst's first word may lie right behind this one's last pilot.
         length = (header.burst_symbols - 2 * wf.RAMP_SYMBOLS) * _SPS

@@ -54,10 +54,12 @@ class KnownSymbols:
         self, samples: NDArray[np.complex64], start: float, step: float
     ) -> NDArray[np.complex64]:
         """Mean channel seen by each group, ``complex64 [groups]``."""
-        received = sample_symbols(samples, matched_filter_bank(), start, step, self.indices.reshape(-1))
-        means: NDArray[np.complex64] = (
-            (received.reshape(self.symbols.shape) * self.symbols.conj()).mean(axis=1)
+        received = sample_symbols(
+            samples, matched_filter_bank(), start, step, self.indices.reshape(-1)
         )
+        means: NDArray[np.complex64] = (
+            received.reshape(self.symbols.shape) * self.symbols.conj()
+        ).mean(axis=1)
         return means
 
 

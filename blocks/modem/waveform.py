@@ -71,7 +71,8 @@ MAX_BURSTS_PER_FRAME = 256
 MAX_PAYLOAD_BITS = (1 << 20) - 1
 
 MCS_CODE_RATES: tuple[Fraction, ...] = tuple(
-    Fraction(text) for text in ("1/5", "1/4", "1/3", "2/5", "1/2", "3/5", "2/3", "3/4", "5/6", "8/9")
+    Fraction(text)
+    for text in ("1/5", "1/4", "1/3", "2/5", "1/2", "3/5", "2/3", "3/4", "5/6", "8/9")
 )
 
 
@@ -109,7 +110,8 @@ def check_mcs(mcs: int) -> int:
 
 def max_info_bits(mcs: int) -> int:
     """Largest code block (CRC included) of an MCS: 3840 where base graph 2 is used whatever the size
-    (rate <= 1/4), else 8448 (TS 38.212 clauses 5.2.2 and 7.2.2)."""
+    (rate <= 1/4), else 8448 (TS 38.212 clauses 5.2.2 and 7.2.2).
+    """
     return 3840 if MCS_CODE_RATES[check_mcs(mcs)] <= Fraction(1, 4) else 8448
 
 
@@ -167,7 +169,10 @@ def blocks_per_burst(plan: BlockPlan, max_burst_symbols: int = MAX_BURST_SYMBOLS
         WaveformError: not even one code block fits, or the frame needs too many bursts.
     """
     most = 0
-    while most < MAX_BLOCKS_PER_BURST and burst_symbols((most + 1) * plan.symbols) <= max_burst_symbols:
+    while (
+        most < MAX_BLOCKS_PER_BURST
+        and burst_symbols((most + 1) * plan.symbols) <= max_burst_symbols
+    ):
         most += 1
     if most == 0:
         raise WaveformError(
@@ -183,7 +188,8 @@ def blocks_per_burst(plan: BlockPlan, max_burst_symbols: int = MAX_BURST_SYMBOLS
 
 def payload_scrambling_seed(block: int, redundancy_version: int) -> int:
     """Seed of a code block's scrambling: its number in the frame and its redundancy version, so that
-    any burst may carry any block and a repetition does not look like the first sending."""
+    any burst may carry any block and a repetition does not look like the first sending.
+    """
     return _PAYLOAD_SCRAMBLING_SEED | (redundancy_version << 16) | block
 
 
@@ -232,9 +238,9 @@ def root_raised_cosine(time_symbols: NDArray[np.float64]) -> NDArray[np.float64]
     at_pole = np.abs(np.abs(4 * a * t) - 1) < 1e-9
     plain = ~(at_zero | at_pole)
     x = t[plain]
-    result[plain] = (
-        np.sin(np.pi * x * (1 - a)) + 4 * a * x * np.cos(np.pi * x * (1 + a))
-    ) / (np.pi * x * (1 - (4 * a * x) ** 2))
+    result[plain] = (np.sin(np.pi * x * (1 - a)) + 4 * a * x * np.cos(np.pi * x * (1 + a))) / (
+        np.pi * x * (1 - (4 * a * x) ** 2)
+    )
     result[at_zero] = 1 - a + 4 * a / np.pi
     result[at_pole] = (a / np.sqrt(2)) * (
         (1 + 2 / np.pi) * np.sin(np.pi / (4 * a)) + (1 - 2 / np.pi) * np.cos(np.pi / (4 * a))

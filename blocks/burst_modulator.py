@@ -77,6 +77,7 @@ class BurstModulator(gr.sync_block):
         self.bursts_sent = 0
         self.symbols_sent = 0
         self.payload_symbols_sent = 0
+        self.code_blocks_sent = 0
         self._frames: deque[tuple[int, int, NDArray[np.uint8]]] = deque()
         self._bursts: Iterator[Burst] = iter(())
         self._samples = np.empty(0, np.complex64)
@@ -129,6 +130,7 @@ class BurstModulator(gr.sync_block):
             self.bursts_sent += 1
             self.symbols_sent += burst.header.burst_symbols
             self.payload_symbols_sent += burst.header.payload_symbols
+            self.code_blocks_sent += burst.header.blocks
             return True
         if self._frame_open:
             self._frame_open = False

@@ -56,6 +56,8 @@ class LoopbackResult:
         bursts_sent: bursts transmitted.
         symbols: symbols on the air, everything counted.
         payload_symbols: symbols of the code blocks.
+        code_blocks_sent: code blocks transmitted.
+        sent: the frames handed in.
         air_s: wall time from the first frame handed over to the last burst decoded.
         constellation: equalised symbols of the last burst, None where none was demodulated.
     """
@@ -67,6 +69,8 @@ class LoopbackResult:
     bursts_sent: int
     symbols: int
     payload_symbols: int
+    code_blocks_sent: int
+    sent: list[IndexFrame]
     air_s: float
     constellation: NDArray[np.complex64] | None = field(repr=False)
 
@@ -207,6 +211,8 @@ def _run(
         bursts_sent=top.modulator.bursts_sent,
         symbols=top.modulator.symbols_sent,
         payload_symbols=top.modulator.payload_symbols_sent,
+        code_blocks_sent=top.modulator.code_blocks_sent,
+        sent=frames,
         air_s=air_s,
         constellation=top.receiver.last_constellation,
     )

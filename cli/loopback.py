@@ -1,0 +1,200 @@
+"""``uoisc loopback``: one picture across the simulated air, with a report."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cli import options
+from cli.output import atomic_write, make_console, make_folder, print_json
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from cli.link import LinkReport
+
+_PICTURES = ("source.png", "received.png", "side_by_side.png", "constellation.png")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("loopback")(loopback)
+
+
+def loopback(
+    image: options.Image,
+    query: options.Query,
+    profile: options.Profile = "loopback",
+    mcs: Annotated[
+        int | None, typer.Option(help="Code rate, 0 (1/5) to 9 (8/9); 4 is rate 1/2.")
+    ] = None,
+    snr_db: Annotated[float | None, typer.Option(help="Es/N0 in dB.")] = None,
+    fading: Annotated[
+        str | None, typer.Option(help="Gain per burst: none, rayleigh or rician.")
+    ] = None,
+    rician_k_db: Annotated[float | None, typer.Option(help="Rician K factor in dB.")] = None,
+    taps: Annotated[
+        str | None,
+        typer.Option(help="Multipath taps, one per air sample, e.g. 1,0,0,0,0.2+0.1j."),
+    ] = None,
+    cfo_hz: Annotated[float | None, typer.Option(help="Carrier frequency offset in Hz.")] = None,
+    sro_ppm: Annotated[float | None, typer.Option(help="Sample rate offset in ppm.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of noise and fading.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for pictures and report.json.")
+    ] = None,
+    overrides: options.Overrides = None,
+    as_json: options.Json = False,
+) -> None:
+    """Send a photo through the simulated link and show what arrives."""
+    from sdr_config.load import load_profile
+    from semantic.index_frame import check_query
+
+    query = check_query(query)
+    settings = load_profile(
+        profile,
+        [
+            *(overrides or []),
+            *as_overrides(
+                {
+                    "transmitter.mcs": mcs,
+                    "channel.snr_db": snr_db,
+                    "channel.fading": fading,
+                    "channel.rician_k_db": rician_k_db,
+                    "channel.taps": None if taps is None else parse_taps(taps),
+                    "channel.cfo_hz": cfo_hz,
+                    "channel.sro_ppm": sro_ppm,
+                    "channel.seed": seed,
+                }
+            ),
+        ],
+    )
+    if output is not None:
+        make_folder(output)
+
+    from cli.link import send_frame
+    from semantic.codec import load_codec
+    from semantic.pictures import load_picture
+
+    console = make_console()
+    with console.status("loading the codec"):
+        codec = load_codec(_checkpoint(settings.codec.checkpoint), settings.codec.device)
+    source = load_picture(image, codec.image_size)
+    with console.status("encoding, sending, decoding"):
+        started = time.monotonic()
+        frame = codec.encode(source, query)
+        encode_s = time.monotonic() - started
+        report = send_frame(settings, frame, source, codec.decode)
+    values = {
+        **report.values,
+        "encode_s": encode_s,
+        "image": str(image),
+        "query": query,
+        "profile": settings.name,
+        "codec_id": frame.geometry.codec_id,
+        "output": str(output) if output is not None else None,
+    }
+    if output is not None:
+        write_results(output, source, report, values)
+    if as_json:
+        print_json(values)
+    else:
+        make_console(stderr=False).print(report_table(values))
+
+
+def _checkpoint(name: str) -> Path | None:
+    return None if name == "embedded" else Path(name)
+
+
+def as_overrides(values: dict[str, Any]) -> list[str]:
+    """Command-line options as ``key=value`` overrides of a profile, where they are given.
+
+    JSON is YAML, so numbers keep their type; a NaN reads as the text it is and the schema refuses it.
+    """
+    return [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
+
+
+def parse_taps(text: str) -> list[list[float]]:
+    """``1,0,0.2+0.1j`` as ``[real, imaginary]`` pairs.
+
+    Raises:
+        typer.BadParameter: something between the commas is not a complex number.
+    """
+    pairs = []
+    for part in text.split(","):
+        try:
+            value = complex(part.strip().replace(" ", ""))
+        except ValueError:
+            raise typer.BadParameter(
+                f"{part.strip()!r} is not a complex number such as 0.2 or 0.2+0.1j",
+                param_hint="--taps",
+            ) from None
+        pairs.append([value.real, value.imag])
+    return pairs
+
+
+def write_results(
+    folder: Path, source: Image.Image, report: LinkReport, values: dict[str, Any]
+) -> None:
+    """Write pictures and report, each file whole or not at all; the report last.
+
+    What an earlier run left under the same names and this run has not got (a received picture) goes
+    away first: nothing in the folder may be taken for a result of this run that is not one.
+    """
+    from cli.figures import constellation_figure, save_figure, side_by_side_figure
+
+    for name in ("report.json", *_PICTURES):
+        (folder / name).unlink(missing_ok=True)
+    atomic_write(folder / "source.png", lambda file: source.save(file, "PNG"))
+    received = report.received
+    if received is not None:
+        atomic_write(folder / "received.png", lambda file: received.save(file, "PNG"))
+    figure = side_by_side_figure(source, received, values["query"], values)
+    atomic_write(folder / "side_by_side.png", lambda file: save_figure(figure, file))
+    if report.constellation is not None:
+        plot = constellation_figure(report.constellation, values["snr_db_estimated"])
+        atomic_write(folder / "constellation.png", lambda file: save_figure(plot, file))
+    text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False)
+    atomic_write(folder / "report.json", f"{text}\n".encode())
+
+
+_ROWS: tuple[tuple[str, str], ...] = (
+    ("status", "{}"),
+    ("mcs", "{}"),
+    ("snr_db", "{:.2f}"),
+    ("snr_db_estimated", "{:.2f}"),
+    ("cfo_hz_estimated", "{:.1f}"),
+    ("bursts_sent", "{}"),
+    ("bursts_detected", "{}"),
+    ("code_blocks", "{}"),
+    ("code_blocks_ok", "{}"),
+    ("index_error_rate", "{:.4f}"),
+    ("symbols", "{}"),
+    ("payload_symbols", "{}"),
+    ("bits", "{}"),
+    ("bits_per_pixel", "{:.3f}"),
+    ("psnr_db", "{:.2f}"),
+    ("ms_ssim", "{:.4f}"),
+    ("encode_s", "{:.3f}"),
+    ("air_s", "{:.3f}"),
+    ("decode_s", "{:.3f}"),
+    ("output", "{}"),
+)
+
+
+def report_table(values: dict[str, Any]) -> Table:
+    """The report for people."""
+    table = Table(title=values["query"], show_header=False)
+    table.add_column("figure", style="bold")
+    table.add_column("value", justify="right")
+    for key, pattern in _ROWS:
+        value = values[key]
+        table.add_row(key, "-" if value is None else pattern.format(value))
+    fates = {name: count for name, count in values["fates"].items() if count}
+    table.add_row("fates", ", ".join(f"{n} {name}" for name, n in fates.items()) or "-")
+    return table

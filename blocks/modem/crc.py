@@ -48,10 +48,10 @@ def _remainder(bits: BitArray, table: NDArray[np.int64], width: int) -> int:
     # Leading zeros leave a zero register at zero, so the odd bits may form a short first byte.
     mask = (1 << width) - 1
     head = bits.size % 8
-    register = table[_packed(bits, 0, head)]
+    register: int = int(table[_packed(bits, 0, head)])
     for start in range(head, bits.size, 8):
         byte = _packed(bits, start, start + 8)
-        register = ((register << 8) & mask) ^ table[(register >> (width - 8)) ^ byte]
+        register = ((register << 8) & mask) ^ int(table[(register >> (width - 8)) ^ byte])
     return register
 
 

@@ -1,9 +1,10 @@
-"""Thirty-two 16-bit integers side by side, as one value inside Numba kernels.
+"""Sixty-four 16-bit integers side by side, as one value inside Numba kernels.
 
-Numba promotes small integers to 64 bits, and LLVM then gives up on vectorising a layered decoder:
-min1, min2 and the sign have to stay in registers over a whole check node while the loop runs over its
-edges. These few intrinsics say so outright with an LLVM vector type. LLVM splits it into whatever the
-processor has (one AVX-512, two AVX2, four NEON or SSE registers), so the same code runs everywhere.
+Numba promotes small integers to 64 bits, and LLVM then gives up on vectorising a layered decoder: the
+running minimum and sign of a check node have to stay in registers while the loop runs over its edges.
+These few intrinsics say so outright with an LLVM vector type. LLVM splits it into whatever the
+processor has (two AVX-512 registers, four AVX2, eight NEON or SSE), so the same code runs everywhere;
+two registers at once also hide the latency of the arithmetic.
 
 All functions here can be called from ``@njit`` code only. Arithmetic wraps at 16 bits: callers
 keep their values in range. Offsets count elements and are not checked.
@@ -19,7 +20,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-LANES = 32
+LANES = 64
 _SCALAR = ir.IntType(16)
 _VECTOR = ir.VectorType(_SCALAR, LANES)
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
@@ -27,7 +28,7 @@ _BYTES = ir.VectorType(ir.IntType(8), LANES)
 
 class _LanesType(types.Type):
     def __init__(self) -> None:
-        super().__init__(name="Int16x32")
+        super().__init__(name="Int16x64")
 
 
 _LANES_TYPE = _LanesType()
@@ -49,6 +50,11 @@ def _splat(builder: Any, value: Any) -> Any:
     single = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), narrow, ir.IntType(32)(0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
     return builder.shuffle_vector(single, ir.Constant(_VECTOR, ir.Undefined), zeros)
+
+
+def _any(builder: Any, conditions: Any) -> Any:
+    mask = builder.bitcast(conditions, ir.IntType(LANES))
+    return builder.icmp_unsigned("!=", mask, ir.IntType(LANES)(0))
 
 
 def _elementwise(emit: Callable[[Any, Any, Any], Any]) -> Any:
@@ -74,8 +80,10 @@ def _llvm_binary(name: str) -> Callable[[Any, Any, Any], Any]:
 
 add = _elementwise(lambda builder, a, b: builder.add(a, b))
 subtract = _elementwise(lambda builder, a, b: builder.sub(a, b))
+# Down to zero and no further; operands count as unsigned.
+subtract_to_zero = _elementwise(_llvm_binary("usub.sat"))
+multiply = _elementwise(lambda builder, a, b: builder.mul(a, b))
 exclusive_or = _elementwise(lambda builder, a, b: builder.xor(a, b))
-either = _elementwise(lambda builder, a, b: builder.or_(a, b))
 minimum = _elementwise(_llvm_binary("smin"))
 maximum = _elementwise(_llvm_binary("smax"))
 
@@ -162,3 +170,23 @@ def shift_right(typing_context: Any, a: Any, places: Any) -> Any:
         return builder.ashr(args[0], _splat(builder, args[1]))
 
     return _LANES_TYPE(_LANES_TYPE, types.int64), codegen
+
+
+@intrinsic
+def any_negative(typing_context: Any, a: Any) -> Any:
+    """Whether any lane is below zero."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _any(builder, builder.icmp_signed("<", args[0], ir.Constant(_VECTOR, None)))
+
+    return types.boolean(_LANES_TYPE), codegen
+
+
+@intrinsic
+def any_zero(typing_context: Any, a: Any) -> Any:
+    """Whether any lane is zero."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _any(builder, builder.icmp_signed("==", args[0], ir.Constant(_VECTOR, None)))
+
+    return types.boolean(_LANES_TYPE), codegen

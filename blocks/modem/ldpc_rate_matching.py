@@ -35,6 +35,19 @@ def _interleaved(bits: NDArray[np.int32], bits_per_symbol: int) -> NDArray[np.in
     return np.ascontiguousarray(bits.reshape(bits_per_symbol, -1).T).reshape(-1)
 
 
+def check_interleaver(code: LdpcCode, bits_per_symbol: int) -> int:
+    """Q of the interleaver as a factor: ``bits_per_symbol`` with 0 (none) read as 1.
+
+    Raises :class:`LdpcError` when it does not divide the coded bits.
+    """
+    if bits_per_symbol < 0 or (bits_per_symbol > 1 and code.coded_bits % bits_per_symbol):
+        raise LdpcError(
+            f"the interleaver needs coded bits in multiples of bits_per_symbol, "
+            f"got {code.coded_bits} and {bits_per_symbol}"
+        )
+    return max(bits_per_symbol, 1)
+
+
 @lru_cache(maxsize=512)
 def transmitted_bits(
     code: LdpcCode, redundancy_version: int = 0, bits_per_symbol: int = 1
@@ -44,14 +57,8 @@ def transmitted_bits(
     ``redundancy_version`` 0..3; ``bits_per_symbol`` is Q of the interleaver, 0 and 1 mean none.
     Raises :class:`LdpcError` for another version or a length that Q does not divide.
     """
-    selected = _selected_bits(code, redundancy_version)
-    if bits_per_symbol < 0 or (bits_per_symbol > 1 and code.coded_bits % bits_per_symbol):
-        raise LdpcError(
-            f"the interleaver needs coded bits in multiples of bits_per_symbol, "
-            f"got {code.coded_bits} and {bits_per_symbol}"
-        )
-    if bits_per_symbol > 1:
-        selected = _interleaved(selected, bits_per_symbol)
+    order = check_interleaver(code, bits_per_symbol)
+    selected = _interleaved(_selected_bits(code, redundancy_version), order)
     selected.flags.writeable = False
     return selected
 

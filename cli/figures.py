@@ -76,7 +76,7 @@ def side_by_side_figure(
     source: Image.Image, received: Image.Image | None, query: str, values: dict[str, Any]
 ) -> Figure:
     """Source and received picture, the question above and the figures below."""
-    figure = new_figure(7.2, 4.3)
+    figure = new_figure(7.2, 4.7)
     left, right = figure.subplots(1, 2)
     draw_picture(left, source)
     left.set_xlabel("source", fontsize=10, color=_INK)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -203,10 +204,14 @@ def _table(runs: list[Run]) -> Table:
     questions = list(dict.fromkeys(run.question for run in runs if run.question))
     numbers = {text: f"Q{number}" for number, text in enumerate(questions, start=1)}
     legend = "\n".join(f"{number}: {text}" for text, number in numbers.items())
-    table = Table(title=f"One photo, two questions, three channels\n{legend}")
+    table = Table(
+        title=f"One photo, two questions, three channels\n{legend}",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for name in ("Es/N0", "rate", "symbols", "sent"):
         table.add_column(name, no_wrap=True)
-    for name in ("blocks ok", "index err.", "PSNR dB", "MS-SSIM"):
+    for name in ("blocks", "errors", "PSNR dB", "MS-SSIM"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for run in runs:

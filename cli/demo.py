@@ -206,7 +206,8 @@ def _table(runs: list[Run]) -> Table:
     legend = "\n".join(f"{number}: {text}" for text, number in numbers.items())
     table = Table(
         title=f"One photo, two questions, three channels\n{legend}",
-        box=box.SIMPLE_HEAD,
+        box=box.HORIZONTALS,
+        padding=(0, 1, 0, 0),
         pad_edge=False,
     )
     for name in ("Es/N0", "rate", "symbols", "sent"):

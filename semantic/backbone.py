@@ -64,6 +64,7 @@ class Backbone(nn.Module):
         self.weights_digest = weights_digest
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.eval()
         with torch.inference_mode():
             maps = self.image_features(torch.zeros(1, 3, image_size, image_size))
             self.text_width = int(self.text_features(["a photo"]).shape[-1])

@@ -30,25 +30,29 @@ def _norm(kind: Literal["group", "instance", "none"], channels: int) -> nn.Modul
 
 
 class Enlarge(nn.Module):
-    """U_l: learnable upsampling of token features ``[B, D, h, h]`` to ``[B, C, H, H]``.
+    """U_l: learnable upsampling of token features ``[B, D, grid, grid]`` to ``[B, C, side, side]``.
 
-    A 1x1 convolution to C channels, interpolation to the target grid, a depthwise 3x3 convolution.
+    A 1x1 convolution to C channels; where the side differs also interpolation to it and a depthwise
+    3x3 convolution on top.
     """
 
-    def __init__(self, dim: int, channels: int) -> None:
+    def __init__(self, dim: int, channels: int, grid: int, side: int) -> None:
         super().__init__()
+        self.side = side
         self.widen = nn.Conv2d(dim, channels, 1)
-        self.smooth = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.smooth: nn.Conv2d | None = None
+        if side != grid:
+            self.smooth = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
 
-    def forward(self, features: Tensor, side: int) -> Tensor:
-        """Enlarge to ``side``; a map that has that side already is only widened."""
-        wide = self.widen(features)
-        if wide.shape[-1] == side:
+    def forward(self, features: Tensor) -> Tensor:
+        """``[B, D, grid, grid]`` -> ``[B, C, side, side]``."""
+        wide: Tensor = self.widen(features)
+        if self.smooth is None:
             return wide
-        larger = functional.interpolate(
-            wide, size=(side, side), mode="bilinear", align_corners=False
-        )
-        return larger + self.smooth(larger)
+        size = (self.side, self.side)
+        larger = functional.interpolate(wide, size=size, mode="bilinear", align_corners=False)
+        smoothed: Tensor = larger + self.smooth(larger)
+        return smoothed
 
 
 class DecoderBlock(nn.Module):
@@ -141,9 +145,12 @@ class PictureDecoder(nn.Module):
         super().__init__()
         self.grids = [layer.grid for layer in config.layers]
         channels = config.decoder.channels
-        self.enlarge = nn.ModuleList(Enlarge(layer.dim, channels) for layer in config.layers)
-        self.fuse = nn.ModuleList(Fuse(channels) for _ in config.layers[1:])
         self.sides = decoder_sides(config)
+        self.enlarge = nn.ModuleList(
+            Enlarge(layer.dim, channels, layer.grid, side)
+            for layer, side in zip(config.layers, reversed(self.sides), strict=True)
+        )
+        self.fuse = nn.ModuleList(Fuse(channels) for _ in config.layers[1:])
         self.blocks = nn.ModuleList(DecoderBlock(config.decoder) for _ in self.sides)
         scale = config.image_size // (2 * self.sides[-1])
         self.head = Head(config.decoder, scale)
@@ -162,9 +169,9 @@ class PictureDecoder(nn.Module):
             for tokens, grid in zip(layers, self.grids, strict=True)
         ]
         output: Tensor | None = None
-        for step, side in enumerate(self.sides):
+        for step in range(len(maps)):
             number = len(maps) - 1 - step  # F_L first
-            layer = self.enlarge[number](maps[number], side)
+            layer = self.enlarge[number](maps[number])
             fused = layer if output is None else self.fuse[number](output, layer)
             output = self.blocks[step](fused)
         picture: Tensor = self.head(output)

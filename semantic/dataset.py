@@ -125,6 +125,8 @@ class TowerFeatures:
 
     def text(self, queries: Sequence[str]) -> Tensor:
         """Vectors of questions: float32 ``[B, text_width]``."""
+        if not self.keep:
+            return self.backbone.text_features(list(queries))
         missing = sorted({query for query in queries if query not in self._text})
         if missing:
             for query, vector in zip(missing, self.backbone.text_features(missing), strict=True):

@@ -37,8 +37,8 @@ def load_picture(path: Path, side: int) -> Image.Image:
         raise PictureError(f"{path}: is a folder, expected a picture file")
     try:
         with warnings.catch_warnings():
-            # Pillow warns about large headers; the limit below answers for that.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns about large headers and odd metadata; the checks here answer for both.
+            warnings.simplefilter("ignore")
             with Image.open(path) as picture:
                 _check_size(path, *picture.size)
                 picture.load()

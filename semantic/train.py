@@ -1,10 +1,11 @@
-"""Training of a codec: ``python -m semantic.train embedded --data .../train.jsonl --output runs/embedded``.
+"""Training of a codec: ``python -m semantic.train embedded --data .../train.jsonl --output RUN``.
 
-Phase I of the paper's section III with the losses of :mod:`semantic.losses` and a fast stand-in for the
-radio (:mod:`semantic.index_channel`). Every random draw of a step is derived from the seed and the
-step's number, so a run that was interrupted continues as if it had not been. By default the schedule
-counts steps; with ``max_minutes`` it follows the clock instead, which ends in time on a busy machine
-but depends on it.
+Phase I of the paper's section III with the losses of :mod:`semantic.losses` and a fast stand-in
+for the radio (:mod:`semantic.index_channel`). Every random draw of a step is derived from the seed
+and the step's number, so a run that was interrupted continues as if it had not been (with
+``feature_cache`` up to rounding: towers see a photo in other company after a restart, which changes
+its features in the last bit). By default the schedule counts steps; with ``max_minutes`` it follows
+the clock instead, which ends in time on a busy machine but depends on it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,137 @@
+"""The codec as the rest of the project uses it, with the shipped weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_metadata
+from semantic.codec import Codec, WeightsError, load_codec
+from semantic.demo_photos import load_photo
+from semantic.evaluate_codec import evaluate, mean_score
+from semantic.geometries import read_geometry, shipped_geometries
+from semantic.index_frame import IndexFrame, IndexFrameError
+from semantic.metrics import psnr_db
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return load_codec(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    return load_photo("chelsea", 160)
+
+
+def test_seven_photos_reach_the_promised_quality(codec: Codec) -> None:
+    scores, overview = evaluate(codec)
+    assert overview.size == (7 * 160, 2 * 160)
+    mean = mean_score(scores)
+    assert codec.geometry.bits_per_pixel <= 1.5
+    assert mean.psnr_db >= 21.5
+    assert mean.ms_ssim >= 0.85
+    # A lost tenth costs quality and does not wreck the picture.
+    assert mean.psnr_db - 3 < mean.psnr_erased_db < mean.psnr_db
+
+
+def test_round_trip_through_bits_and_file(codec: Codec, photo: Image.Image) -> None:
+    frame = codec.encode(photo, "Is this a cat?", frame_id=7)
+    assert frame.frame_id == 7
+    assert frame.query == "Is this a cat?"
+    direct = codec.decode(frame)
+    over_bits = IndexFrame.from_bits(codec.geometry, frame.to_bits(), frame_id=7)
+    over_file = IndexFrame.from_bytes(frame.to_bytes())
+    for received in (over_bits, over_file):
+        np.testing.assert_array_equal(np.asarray(codec.decode(received)), np.asarray(direct))
+    assert direct.size == (160, 160)
+    assert psnr_db(photo, direct) > 22
+
+
+def test_same_indices_whatever_the_number_of_threads(codec: Codec, photo: Image.Image) -> None:
+    before = torch.get_num_threads()
+    try:
+        frames = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            frames.append(codec.encode(photo, "Is this a cat?"))
+    finally:
+        torch.set_num_threads(before)
+    # Sums in another order may tip a tie between two codewords, no more.
+    assert np.mean(frames[0].to_bits() != frames[1].to_bits()) < 1e-3
+
+
+def test_pictures_of_any_size_and_mode(codec: Codec) -> None:
+    frame = codec.encode(Image.new("RGBA", (333, 222), (200, 30, 30, 255)), "What colour is it?")
+    pixels = np.asarray(codec.decode(frame), float).mean(axis=(0, 1))
+    assert pixels[0] > pixels[1] + 60
+
+
+def test_erasures_are_honoured(codec: Codec, photo: Image.Image) -> None:
+    frame = codec.encode(photo, "Is this a cat?")
+    bits = frame.to_bits()
+    lost = np.zeros(len(bits), np.bool_)
+    lost[len(bits) // 4 : len(bits) // 2] = True
+    garbage = np.where(lost, 0, bits).astype(np.uint8)
+    marked = IndexFrame.from_bits(codec.geometry, bits, frame_id=0, erased_bits=lost)
+    unmarked = IndexFrame.from_bits(codec.geometry, garbage, frame_id=0)
+    with_mask, without = codec.decode(marked), codec.decode(unmarked)
+    assert psnr_db(photo, with_mask) > psnr_db(photo, without) + 1
+    assert psnr_db(photo, with_mask) < psnr_db(photo, codec.decode(frame))
+
+
+def test_everything_erased_is_a_flat_guess_and_no_crash(codec: Codec, photo: Image.Image) -> None:
+    frame = codec.encode(photo, "Is this a cat?")
+    bits = frame.to_bits()
+    nothing = IndexFrame.from_bits(
+        codec.geometry, bits, frame_id=0, erased_bits=np.ones(len(bits), np.bool_)
+    )
+    assert np.asarray(codec.decode(nothing)).std() < 30
+
+
+@pytest.mark.parametrize("query", ["", "   ", "two\nlines", "x" * 1001])
+def test_bad_queries(codec: Codec, photo: Image.Image, query: str) -> None:
+    with pytest.raises(IndexFrameError, match="query"):
+        codec.encode(photo, query)
+
+
+def test_a_frame_of_another_codec_is_refused(codec: Codec, photo: Image.Image) -> None:
+    frame = codec.encode(photo, "Is this a cat?")
+    foreign = replace(frame, geometry=replace(codec.geometry, codec_id="0badc0de"))
+    with pytest.raises(IndexFrameError, match="0badc0de"):
+        codec.decode(foreign)
+
+
+def test_geometry_file_says_the_same_as_the_weights(codec: Codec) -> None:
+    assert read_geometry(EMBEDDED_CHECKPOINT.with_suffix(".json")) == codec.geometry
+    assert shipped_geometries()[codec.geometry.codec_tag] == codec.geometry
+
+
+def test_metadata_says_how_the_codec_came_about() -> None:
+    metadata = read_metadata(EMBEDDED_CHECKPOINT)
+    assert {"codec_id", "codec", "training", "metrics", "data_sha256"} <= metadata.keys()
+    assert EMBEDDED_CHECKPOINT.stat().st_size < 10 * 2**20
+
+
+def test_missing_and_damaged_weights(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"absent\.safetensors.*git checkout"):
+        load_codec(tmp_path / "absent.safetensors")
+    whole = EMBEDDED_CHECKPOINT.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(flipped) * 3 // 4] ^= 0x10
+    cases = {"flipped": bytes(flipped), "short": whole[: len(whole) // 2], "text": b"not weights"}
+    for name, data in cases.items():
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(data)
+        with pytest.raises(WeightsError, match=f"{name}.safetensors"):
+            load_codec(path)
+
+
+def test_unknown_device() -> None:
+    with pytest.raises(WeightsError, match="abacus"):
+        load_codec(device="abacus")

@@ -1,0 +1,146 @@
+"""The network as a whole: shapes, gradients, what damage does, the paper's structure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from semantic.codec_config import CodecConfig, TrainingConfig, read_recipe
+from semantic.decoder import PictureDecoder, decoder_sides
+from semantic.index_channel import draw_damage, layer_geometry
+from semantic.index_frame import FrameGeometry, IndexFrame
+from semantic.losses import loss_terms
+from semantic.model import CodecModel, IndexDamage
+
+
+@pytest.fixture
+def model() -> CodecModel:
+    torch.manual_seed(0)
+    return CodecModel(read_recipe(Path("tiny")).codec)
+
+
+def _forward(model: CodecModel, damage: IndexDamage | None = None) -> torch.Tensor:
+    maps = model.backbone.image_features(torch.rand(3, 3, 32, 32))
+    text = model.backbone.text_features(["a", "b", "c"])
+    result = model(maps, text, damage=damage)
+    loss: torch.Tensor = result.pictures.square().mean() + result.quantization_loss
+    return loss
+
+
+def test_decoder_follows_the_equation_from_the_last_layer_up(model: CodecModel) -> None:
+    decoder = model.decoder
+    layers = [torch.randn(2, 16, 16) for _ in range(2)]
+    maps = [layer.transpose(1, 2).reshape(2, 16, 4, 4) for layer in layers]
+    first = decoder.blocks[0](decoder.enlarge[1](maps[1]))
+    second = decoder.blocks[1](decoder.fuse[0](first, decoder.enlarge[0](maps[0])))
+    torch.testing.assert_close(decoder(layers), decoder.head(second) + 0.5)
+
+
+@pytest.mark.parametrize("name", ["tiny", "embedded", "paper_vitb16"])
+def test_decoder_reaches_full_resolution(name: str) -> None:
+    config = read_recipe(Path(name)).codec
+    decoder = PictureDecoder(config)
+    layers = [torch.randn(1, layer.grid**2, layer.dim) for layer in config.layers]
+    with torch.inference_mode():
+        assert decoder(layers).shape == (1, 3, config.image_size, config.image_size)
+
+
+def test_the_papers_decoder_has_one_block_per_layer_and_doubles() -> None:
+    config = read_recipe(Path("paper_vitb16")).codec
+    assert decoder_sides(config) == [14, 28, 56, 112]
+
+
+def test_grids_that_doubling_cannot_join_are_refused() -> None:
+    data = read_recipe(Path("tiny")).codec.model_dump()
+    data["layers"] = [
+        {"features": [1], "grid": 16, "dim": 16},
+        {"features": [3], "grid": 4, "dim": 16},
+    ]
+    with pytest.raises(ValueError, match="cannot follow"):
+        decoder_sides(CodecConfig.model_validate(data))
+
+
+def test_gradient_reaches_every_trained_part_and_no_tower(model: CodecModel) -> None:
+    # Past the zero start of FiLM's last layers, in front of which nothing moves at first.
+    for layer in model.alignments:
+        torch.nn.init.normal_(layer.film.gamma[2].weight)
+        torch.nn.init.normal_(layer.film.beta[2].weight)
+    model.train()
+    _forward(model).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert float(parameter.grad.abs().sum()) > 0, name
+        else:
+            assert name.endswith("codebook")
+    assert all(p.grad is None for p in model.backbone.parameters())
+    assert not any(module.training for module in model.backbone.modules())
+
+
+def test_state_dict_holds_no_tower(model: CodecModel) -> None:
+    assert {name.split(".")[0] for name in model.state_dict()} == {
+        "layers",
+        "quantizers",
+        "decoder",
+    }
+
+
+def test_erased_indices_pass_no_gradient_to_the_encoder(model: CodecModel) -> None:
+    shapes = [(3, layer.tokens, layer.segments) for layer in layer_geometry(model.config)]
+    everything = IndexDamage(
+        [torch.ones(shape, dtype=torch.bool) for shape in shapes],
+        [torch.full(shape, -1) for shape in shapes],
+    )
+    maps = model.backbone.image_features(torch.rand(3, 3, 32, 32))
+    result = model(maps, model.backbone.text_features(["a", "b", "c"]), damage=everything)
+    result.pictures.square().mean().backward()
+    assert model.alignments[0].project_image[0].weight.grad is None or not float(
+        model.alignments[0].project_image[0].weight.grad.abs().sum()
+    )
+    # What is wholly erased decodes to the same picture whatever was sent.
+    torch.testing.assert_close(result.pictures[0], result.pictures[1])
+
+
+def test_wrong_indices_are_looked_up(model: CodecModel) -> None:
+    model.eval()
+    pictures = torch.rand(1, 3, 32, 32)
+    indices = model.encode(pictures, ["a"])
+    wrong = [(layer + 1) % 16 for layer in indices]
+    damage = IndexDamage([torch.zeros_like(i, dtype=torch.bool) for i in indices], wrong)
+    maps = model.backbone.image_features(pictures)
+    with torch.inference_mode():
+        result = model(maps, model.backbone.text_features(["a"]), damage=damage)
+        expected = model.decode(wrong)
+    torch.testing.assert_close(result.pictures.clamp(0, 1), expected)
+
+
+def test_training_damage_comes_in_runs_of_the_transmission_order() -> None:
+    recipe = read_recipe(Path("embedded"))
+    layers = layer_geometry(recipe.codec)
+    config = TrainingConfig.model_validate(
+        {**recipe.training.model_dump(), "erasure_probability": 1, "index_error_probability": 0}
+    )
+    damage = draw_damage(layers, 256, 6, config, np.random.default_rng(0))
+    geometry = FrameGeometry("00000000", 160, 8, layers)
+    for number in range(6):
+        # The frame's own flattening must show few, long runs.
+        flags = tuple(mask[number].numpy().astype(np.uint16) for mask in damage.erased)
+        bits = IndexFrame(0, geometry, flags).to_bits().reshape(-1, 8)[:, 7]
+        runs = int((np.diff(bits.astype(int), prepend=0) == 1).sum())
+        assert 1 <= runs <= 4
+        assert bits.sum() >= 0.009 * len(bits)
+    assert all(bool((replaced == -1).all()) for replaced in damage.replaced)
+
+
+def test_loss_terms() -> None:
+    config = read_recipe(Path("embedded")).training
+    pictures, found = torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5)
+    terms = loss_terms(pictures, found, torch.tensor(2.0), config)
+    assert float(terms["l1"]) == pytest.approx(0.5)
+    assert float(terms["mse"]) == pytest.approx(0.25)
+    assert float(terms["total"]) == pytest.approx(
+        config.l1_weight * 0.5 + config.mse_weight * 0.25 + config.quantization_weight * 2.0
+    )

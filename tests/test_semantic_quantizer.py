@@ -1,0 +1,139 @@
+"""Eq. (5) to (7), (9) and (12) against plain NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from semantic.codec_config import QuantizerConfig
+from semantic.quantizer import SegmentwiseQuantizer
+
+
+def _quantizer(update: str = "ema", codewords: int = 8) -> SegmentwiseQuantizer:
+    torch.manual_seed(1)
+    config = QuantizerConfig.model_validate(
+        {"segment_length": 4, "codewords": codewords, "update": update, "decay": 0.9, "beta": 0.25}
+    )
+    return SegmentwiseQuantizer(12, config)
+
+
+def _naive_indices(features: np.ndarray, codebook: np.ndarray) -> np.ndarray:
+    batch, tokens, _ = features.shape
+    segments, _, length = codebook.shape
+    found = np.empty((batch, tokens, segments), np.int64)
+    for b in range(batch):
+        for n in range(tokens):
+            for m in range(segments):
+                part = features[b, n, m * length : (m + 1) * length]
+                found[b, n, m] = np.argmin(((codebook[m] - part) ** 2).sum(axis=1))
+    return found
+
+
+def test_nearest_codeword() -> None:
+    quantizer = _quantizer()
+    features = torch.randn(3, 10, 12)
+    expected = _naive_indices(features.numpy(), quantizer.codebook.numpy())
+    np.testing.assert_array_equal(quantizer.nearest(features).numpy(), expected)
+
+
+def test_nearest_takes_the_lowest_index_of_equals() -> None:
+    quantizer = _quantizer()
+    with torch.no_grad():
+        quantizer.codebook[:] = quantizer.codebook[:, :1]
+    assert int(quantizer.nearest(torch.randn(2, 5, 12)).max()) == 0
+
+
+def test_lookup_and_erasure() -> None:
+    quantizer = _quantizer()
+    indices = torch.randint(8, (2, 5, 3))
+    erased = torch.rand(2, 5, 3) < 0.4
+    quantizer.count.copy_(torch.rand(3, 8))
+    codebook, count = quantizer.codebook.numpy(), quantizer.count.numpy()
+    found = quantizer.lookup(indices, erased).numpy()
+    for b, n, m in np.ndindex(2, 5, 3):
+        expected = codebook[m, indices[b, n, m]]
+        if erased[b, n, m]:
+            expected = (codebook[m] * count[m][:, None]).sum(0) / count[m].sum()
+        np.testing.assert_allclose(found[b, n, 4 * m : 4 * m + 4], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_quantisation_loss(update: str) -> None:
+    quantizer = _quantizer(update)
+    features = torch.randn(2, 5, 12)
+    result = quantizer(features)
+    codewords = quantizer.lookup(result.indices).detach().numpy()
+    distance = float(((features.numpy() - codewords) ** 2).mean())
+    # First term (codebook) only where the gradient moves it; second term weighted by beta.
+    expected = (0.25 + (1.0 if update == "gradient" else 0.0)) * distance
+    assert result.loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_straight_through_gradient() -> None:
+    quantizer = _quantizer()
+    features = torch.randn(2, 5, 12, requires_grad=True)
+    weights = torch.randn(2, 5, 12)
+    (quantizer(features).vectors * weights).sum().backward()
+    torch.testing.assert_close(features.grad, weights)
+
+
+def test_loss_moves_only_what_it_should() -> None:
+    ema, by_gradient = _quantizer("ema"), _quantizer("gradient")
+    features = torch.randn(2, 5, 12, requires_grad=True)
+    ema(features).loss.backward()
+    assert features.grad is not None
+    assert float(features.grad.abs().sum()) > 0
+    assert ema.codebook.grad is None
+    by_gradient(features.detach()).loss.backward()
+    assert by_gradient.codebook.grad is not None
+    assert float(by_gradient.codebook.grad.abs().sum()) > 0
+
+
+def test_running_means_follow_the_equation() -> None:
+    quantizer = _quantizer()
+    # Every codeword is used, so that none is revived.
+    features = torch.randn(40, 10, 12)
+    indices = quantizer.nearest(features)
+    count, total = quantizer.count.numpy().copy(), quantizer.total.numpy().copy()
+    for m in range(3):
+        for k in range(8):
+            part = features.numpy()[..., 4 * m : 4 * m + 4][indices.numpy()[..., m] == k]
+            count[m, k] = 0.9 * count[m, k] + 0.1 * len(part)
+            total[m, k] = 0.9 * total[m, k] + 0.1 * part.sum(axis=0)
+    assert quantizer.update(features, indices) == 0
+    np.testing.assert_allclose(quantizer.count.numpy(), count, rtol=1e-4)
+    np.testing.assert_allclose(quantizer.total.numpy(), total, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        quantizer.codebook.numpy(), total / count[..., None], rtol=1e-3, atol=1e-4
+    )
+
+
+def test_dead_codeword_restarts_on_the_data_with_average_and_count() -> None:
+    quantizer = _quantizer()
+    with torch.no_grad():
+        quantizer.codebook[:, 3] = 1000.0
+        quantizer.total[:, 3] = 1000.0
+    features = torch.randn(20, 10, 12)
+    revived = 0
+    for _ in range(60):
+        revived += quantizer.update(features, quantizer.nearest(features))
+    assert revived >= 3
+    assert float(quantizer.codebook.abs().max()) < 10
+    torch.testing.assert_close(
+        quantizer.codebook * quantizer.count[..., None], quantizer.total, rtol=1e-4, atol=1e-4
+    )
+    used = torch.stack(
+        [quantizer.nearest(features)[..., m].flatten().bincount(minlength=8) for m in range(3)]
+    )
+    assert int(used.min()) > 0
+
+
+def test_kmeans_start_beats_random_codewords() -> None:
+    quantizer = _quantizer(codewords=16)
+    features = torch.randn(40, 25, 12) * 3 + 5
+    before = float((features - quantizer.lookup(quantizer.nearest(features))).square().mean())
+    quantizer.initialise(features, batches=10)
+    after = float((features - quantizer.lookup(quantizer.nearest(features))).square().mean())
+    assert after < 0.2 * before
+    assert float(quantizer.count.sum(1)[0]) == pytest.approx(100, rel=0.2)

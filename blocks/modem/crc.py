@@ -36,22 +36,22 @@ _TABLE_16 = _byte_table(CRC16_POLYNOMIAL, 16)
 
 
 @njit(nogil=True, cache=True)
-def _packed(bits: BitArray, start: int, stop: int) -> int:
-    byte = 0
+def _packed(bits: BitArray, start: int, stop: int) -> np.int64:
+    byte = np.int64(0)
     for i in range(start, stop):
         byte = (byte << 1) | np.int64(bits[i])
     return byte
 
 
 @njit(nogil=True, cache=True)
-def _remainder(bits: BitArray, table: NDArray[np.int64], width: int) -> int:
+def _remainder(bits: BitArray, table: NDArray[np.int64], width: int) -> np.int64:
     # Leading zeros leave a zero register at zero, so the odd bits may form a short first byte.
     mask = (1 << width) - 1
     head = bits.size % 8
-    register: int = int(table[_packed(bits, 0, head)])
+    register = table[_packed(bits, 0, head)]
     for start in range(head, bits.size, 8):
         byte = _packed(bits, start, start + 8)
-        register = ((register << 8) & mask) ^ int(table[(register >> (width - 8)) ^ byte])
+        register = ((register << 8) & mask) ^ table[(register >> (width - 8)) ^ byte]
     return register
 
 

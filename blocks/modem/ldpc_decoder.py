@@ -67,7 +67,7 @@ IntArray = NDArray[np.int32]
 StepArray = NDArray[np.int16]
 MessageArray = NDArray[np.int8]
 
-DEFAULT_MAX_ITERATIONS = 25
+DEFAULT_MAX_ITERATIONS = 50
 STEPS_PER_LLR = 16
 MESSAGE_LIMIT = 127  # steps
 # Less than a message, or a wrong parity bit of degree one could never be put right.

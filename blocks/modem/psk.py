@@ -16,7 +16,9 @@ A log-likelihood ratio is ``log P(bit = 0) - log P(bit = 1)``: positive means 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -55,28 +57,58 @@ def modulate_bpsk(bits: BitArray) -> ComplexArray:
     return (1.0 - 2.0 * _checked_bits(bits, 1)).astype(np.complex64)
 
 
-@njit(nogil=True, cache=True)
-def _jacobian(a: np.float32, b: np.float32) -> np.float32:
+def _polynomial(function: Callable[[Any], Any], low: float, high: float, degree: int) -> Any:
+    """Near-minimax coefficients in single precision, lowest power first."""
+    fit = np.polynomial.chebyshev.Chebyshev.interpolate(function, degree, [low, high])
+    power: Any = fit.convert(kind=np.polynomial.Polynomial)
+    return tuple(np.float32(c) for c in power.coef)
+
+
+# log(1 + exp(-x)) from two short polynomials, good to 1e-6: the library's exp and log1p are right to
+# the last bit, but cannot be computed sixteen at a time.
+_EXP2 = _polynomial(np.exp2, -0.5, 0.5, 5)
+_LOG1P_OVER_T = _polynomial(lambda t: np.log1p(t) / t, 1e-9, 1.0, 8)
+_LOG2_E = np.float32(1 / math.log(2))
+_LOWEST_EXPONENT = np.float32(-126)
+
+
+@njit(nogil=True, cache=True, inline="always", fastmath={"contract"})
+def _log_1_plus_exp_minus(x):  # type: ignore[no-untyped-def]
+    """log(1 + exp(-x)) of a float32 x >= 0."""
+    power = max(-x * _LOG2_E, _LOWEST_EXPONENT)
+    whole = np.floor(power + np.float32(0.5))
+    f = power - whole
+    a0, a1, a2, a3, a4, a5 = _EXP2
+    fraction = a0 + f * (a1 + f * (a2 + f * (a3 + f * (a4 + f * a5))))
+    # 2^whole, made from its bits: the exponent of a float32 starts at bit 23 and is biased by 127.
+    t = fraction * np.int32((np.int32(whole) + 127) << 23).view(np.float32)
+    b0, b1, b2, b3, b4, b5, b6, b7, b8 = _LOG1P_OVER_T
+    high = b4 + t * (b5 + t * (b6 + t * (b7 + t * b8)))
+    return t * (b0 + t * (b1 + t * (b2 + t * (b3 + t * high))))
+
+
+@njit(nogil=True, cache=True, inline="always", fastmath={"contract"})
+def _log_sum(a, b):  # type: ignore[no-untyped-def]
     """log(exp(a) + exp(b)) without overflow for any finite a, b."""
-    return max(a, b) + np.log1p(np.exp(-abs(a - b)))
+    return max(a, b) + _log_1_plus_exp_minus(abs(a - b))
 
 
-@njit(nogil=True, cache=True)
-def _demap_8psk(symbols: ComplexArray, noise_variance: FloatArray, out: FloatArray) -> None:
-    """Neighbouring points enter the sums of two bits in pairs, so the eight pairs are shared."""
-    varies = noise_variance.size > 1
-    scale = np.float32(2.0) / noise_variance[0]
-    for n in range(symbols.size):
-        if varies:
-            scale = np.float32(2.0) / noise_variance[n]
-        x, y = symbols[n].real * scale, symbols[n].imag * scale
+@njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
+def _demap_8psk(parts: FloatArray, noise_variance: FloatArray, out: FloatArray) -> None:
+    """``parts`` holds real and imaginary parts in turn.
+
+    Neighbouring points enter the sums of two bits in pairs, so the eight pairs are shared.
+    """
+    for n in range(noise_variance.size):
+        scale = np.float32(2.0) / noise_variance[n]
+        x, y = parts[2 * n] * scale, parts[2 * n + 1] * scale
         d, u = (x + y) * _HALF_SQRT, (y - x) * _HALF_SQRT  # along 45 and 135 degrees
         # Metrics of points 0..3 are x, d, y, u; those of 4..7 are their negatives.
-        p01, p23, p45, p67 = _jacobian(x, d), _jacobian(y, u), _jacobian(-x, -d), _jacobian(-y, -u)
-        p12, p34, p56, p70 = _jacobian(d, y), _jacobian(u, -x), _jacobian(-d, -y), _jacobian(-u, x)
-        out[3 * n] = _jacobian(p01, p23) - _jacobian(p45, p67)
-        out[3 * n + 1] = _jacobian(p67, p01) - _jacobian(p23, p45)
-        out[3 * n + 2] = _jacobian(p70, p34) - _jacobian(p12, p56)
+        p01, p23, p45, p67 = _log_sum(x, d), _log_sum(y, u), _log_sum(-x, -d), _log_sum(-y, -u)
+        p12, p34, p56, p70 = _log_sum(d, y), _log_sum(u, -x), _log_sum(-d, -y), _log_sum(-u, x)
+        out[3 * n] = _log_sum(p01, p23) - _log_sum(p45, p67)
+        out[3 * n + 1] = _log_sum(p67, p01) - _log_sum(p23, p45)
+        out[3 * n + 2] = _log_sum(p70, p34) - _log_sum(p12, p56)
 
 
 def _checked_noise(symbols: ComplexArray, noise_variance: float | FloatArray) -> FloatArray:
@@ -109,7 +141,8 @@ def demap_8psk(
     """
     variance = _checked_noise(symbols, noise_variance)
     llrs = _checked_out(out, BITS_PER_SYMBOL * symbols.size)
-    _demap_8psk(symbols, variance, llrs)
+    parts = np.ascontiguousarray(symbols).view(np.float32)
+    _demap_8psk(parts, np.ascontiguousarray(np.broadcast_to(variance, symbols.shape)), llrs)
     return llrs
 
 

@@ -17,7 +17,13 @@ from torch import Tensor
 
 from semantic.backbone import WeightsError
 from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_checkpoint
-from semantic.index_frame import FrameGeometry, IndexFrame, IndexFrameError, check_query
+from semantic.index_frame import (
+    LLR_STEP,
+    FrameGeometry,
+    IndexFrame,
+    IndexFrameError,
+    check_query,
+)
 from semantic.model import CodecModel
 from semantic.pictures import fit_square, to_rgb
 
@@ -64,8 +70,13 @@ class Codec:
         return IndexFrame(frame_id, self.geometry, indices, query)
 
     @torch.inference_mode()
-    def decode(self, frame: IndexFrame) -> Image.Image:
+    def decode(self, frame: IndexFrame, *, soft: bool = False) -> Image.Image:
         """Indices -> picture, eq. (9) and (10); what was not received is estimated.
+
+        Args:
+            frame: as received; an erased index counts as unknown and becomes the mean codeword.
+            soft: estimate erased indices from the frame's bit LLRs instead, where it has them. They
+                must be calibrated: overconfident LLRs are worse than none.
 
         Raises:
             IndexFrameError: the frame was made by another codec.
@@ -77,10 +88,29 @@ class Codec:
             )
         indices = [self._batch(layer.astype(np.int64)) for layer in frame.indices]
         erased = None if frame.erased is None else [self._batch(mask) for mask in frame.erased]
-        return tensor_to_picture(self._model.decode(indices, erased))
+        if not soft or erased is None or frame.bit_llrs is None:
+            return tensor_to_picture(self._model.decode(indices, erased))
+        estimates = [
+            quantizer.posterior_mean(self._batch(llrs))
+            for quantizer, llrs in zip(
+                self._model.segment_quantizers, _llrs_per_index(frame.bit_llrs, frame), strict=True
+            )
+        ]
+        return tensor_to_picture(self._model.decode(indices, erased, estimates))
 
     def _batch(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array)[None].to(self.device)
+
+
+def _llrs_per_index(llrs: NDArray[np.int8], frame: IndexFrame) -> list[NDArray[np.float32]]:
+    """LLRs in transmission order -> per layer float32 ``[tokens, segments, bits]`` in nats."""
+    parts, start, width = [], 0, frame.geometry.bits_per_index
+    for layer in frame.geometry.layers:
+        flat = llrs[start : start + layer.indices * width].astype(np.float32) * LLR_STEP
+        part = flat.reshape(layer.segments, layer.tokens, width).transpose(1, 0, 2)
+        parts.append(np.ascontiguousarray(part))
+        start += layer.indices * width
+    return parts
 
 
 def load_codec(checkpoint: Path | None = None, device: str = "auto") -> Codec:

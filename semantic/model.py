@@ -121,12 +121,19 @@ class CodecModel(nn.Module):
         pairs = zip(self.segment_quantizers, aligned, strict=True)
         return [quantizer.nearest(features.float()) for quantizer, features in pairs]
 
-    def decode(self, indices: list[Tensor], erased: list[Tensor] | None = None) -> Tensor:
+    def decode(
+        self,
+        indices: list[Tensor],
+        erased: list[Tensor] | None = None,
+        estimates: list[Tensor] | None = None,
+    ) -> Tensor:
         """Pictures from indices, eq. (9) and (10).
 
         Args:
             indices: per layer int64 ``[B, N, M]``.
             erased: per layer bool ``[B, N, M]``; None means all received.
+            estimates: per layer float32 ``[B, N, D]`` to use where an index is erased, instead of
+                the mean codeword.
 
         Returns:
             float32 ``[B, 3, side, side]``, 0..1.
@@ -136,6 +143,10 @@ class CodecModel(nn.Module):
             quantizer.lookup(index, mask)
             for quantizer, index, mask in zip(self.segment_quantizers, indices, masks, strict=True)
         ]
+        if erased is not None and estimates is not None:
+            length = self.config.quantizer.segment_length
+            wide = [mask.repeat_interleave(length, dim=-1) for mask in erased]
+            layers = [torch.where(*three) for three in zip(wide, estimates, layers, strict=True)]
         return self.decode_vectors(layers)
 
     def decode_vectors(self, layers: list[Tensor]) -> Tensor:

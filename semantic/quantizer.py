@@ -113,6 +113,28 @@ class SegmentwiseQuantizer(nn.Module):
         return (share[..., None] * self.codebook.detach()).sum(dim=1)
 
     @torch.no_grad()
+    def posterior_mean(self, bit_llrs: Tensor) -> Tensor:
+        """Mean codeword given unreliable bits: the least-squares estimate of every segment.
+
+        ``P(k | LLRs)`` is proportional to how often codeword k is used times the probability of its
+        bits. Bits known for certain give :meth:`lookup`, all-zero LLRs give :meth:`mean_codeword`.
+
+        Args:
+            bit_llrs: float32 ``[B, N, M, log2 K]``, ``ln P(0)/P(1)``, most significant bit first.
+
+        Returns:
+            float32 ``[B, N, D]``.
+        """
+        width = self.config.bits_per_index
+        numbers = torch.arange(self.config.codewords, device=bit_llrs.device)
+        shifts = torch.arange(width - 1, -1, -1, device=bit_llrs.device)
+        ones = ((numbers >> shifts[:, None]) & 1).to(bit_llrs)  # [log2 K, K]
+        # Up to a constant ln P(bits) is minus the sum of the LLRs where the codeword has a 1.
+        scores = self.count.clamp_min(1e-9).log() - bit_llrs @ ones
+        weights = scores.softmax(-1)
+        return torch.einsum("bnmk,mkd->bnmd", weights, self.codebook).flatten(2)
+
+    @torch.no_grad()
     def update(self, features: Tensor, indices: Tensor) -> int:
         """One step of the running k-means; a dead codeword restarts on a vector of this batch.
 

@@ -15,7 +15,7 @@ from semantic.codec import Codec, WeightsError, load_codec
 from semantic.demo_photos import load_photo
 from semantic.evaluate_codec import evaluate, mean_score
 from semantic.geometries import read_geometry, shipped_geometries
-from semantic.index_frame import IndexFrame, IndexFrameError
+from semantic.index_frame import LLR_STEP, IndexFrame, IndexFrameError
 from semantic.metrics import psnr_db
 
 
@@ -83,6 +83,35 @@ def test_erasures_are_honoured(codec: Codec, photo: Image.Image) -> None:
     with_mask, without = codec.decode(marked), codec.decode(unmarked)
     assert psnr_db(photo, with_mask) > psnr_db(photo, without) + 1
     assert psnr_db(photo, with_mask) < psnr_db(photo, codec.decode(frame))
+
+
+def test_soft_decoding_uses_what_is_known_of_lost_bits(codec: Codec, photo: Image.Image) -> None:
+    frame = codec.encode(photo, "Is this a cat?")
+    bits = frame.to_bits()
+    # Bits over a Gaussian channel: mean LLR m, variance 2 m, which makes the LLRs true ones.
+    random = np.random.default_rng(0)
+    mean = 8.0
+    llrs = (1 - 2.0 * bits) * mean + random.normal(0, np.sqrt(2 * mean), len(bits))
+    stored = np.clip(np.rint(llrs / LLR_STEP), -127, 127).astype(np.int8)
+    lost = np.zeros(len(bits), np.bool_)
+    lost[: len(bits) // 2] = True
+    received = IndexFrame.from_bits(
+        codec.geometry,
+        np.where(lost, llrs < 0, bits).astype(np.uint8),
+        frame_id=0,
+        erased_bits=lost,
+        bit_llrs=stored,
+    )
+    assert psnr_db(photo, codec.decode(received, soft=True)) > (
+        psnr_db(photo, codec.decode(received)) + 0.5
+    )
+    certain = np.where(bits == 1, -127, 127).astype(np.int8)
+    exact = replace(received, bit_llrs=certain)
+    np.testing.assert_allclose(
+        np.asarray(codec.decode(exact, soft=True)).astype(int),
+        np.asarray(codec.decode(frame)).astype(int),
+        atol=1,
+    )
 
 
 def test_everything_erased_is_a_flat_guess_and_no_crash(codec: Codec, photo: Image.Image) -> None:

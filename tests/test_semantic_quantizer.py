@@ -58,6 +58,25 @@ def test_lookup_and_erasure() -> None:
         np.testing.assert_allclose(found[b, n, 4 * m : 4 * m + 4], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_posterior_mean() -> None:
+    quantizer = _quantizer()
+    quantizer.count.copy_(torch.rand(3, 8))
+    llrs = torch.randn(2, 5, 3, 3) * 2
+    codebook, count = quantizer.codebook.numpy(), quantizer.count.numpy()
+    found = quantizer.posterior_mean(llrs).numpy()
+    for b, n, m in np.ndindex(2, 5, 3):
+        probability = count[m] / count[m].sum()
+        for k in range(8):
+            for place in range(3):
+                bit = (k >> (2 - place)) & 1
+                zero = 1 / (1 + np.exp(-float(llrs[b, n, m, place])))
+                probability[k] *= 1 - zero if bit else zero
+        expected = (probability[:, None] * codebook[m]).sum(0) / probability.sum()
+        np.testing.assert_allclose(found[b, n, 4 * m : 4 * m + 4], expected, rtol=1e-3, atol=1e-4)
+    none = quantizer.posterior_mean(torch.zeros(1, 1, 3, 3))
+    torch.testing.assert_close(none.flatten(), quantizer.mean_codeword().flatten())
+
+
 @pytest.mark.parametrize("update", ["ema", "gradient"])
 def test_quantisation_loss(update: str) -> None:
     quantizer = _quantizer(update)

@@ -186,8 +186,12 @@ def _deinterleave(steps: StepArray, bits_per_symbol: int, selected: StepArray) -
     length = steps.size // bits_per_symbol
     for i in range(bits_per_symbol):
         stretch = selected[i * length : (i + 1) * length]
-        for j in range(length):
-            stretch[j] = steps[j * bits_per_symbol + i]
+        if bits_per_symbol == 3:  # 8-PSK: a distance known beforehand lets the compiler vectorise
+            for j in range(length):
+                stretch[j] = steps[3 * j + i]
+        else:
+            for j in range(length):
+                stretch[j] = steps[j * bits_per_symbol + i]
 
 
 @njit(nogil=True, cache=True)
@@ -206,10 +210,14 @@ def _place(selected: StepArray, runs: IntArray, fillers: IntArray, posterior: St
 
 @njit(nogil=True, cache=True)
 def _repeat_ends(posterior: StepArray, size: int, stride: int, columns: int) -> None:
+    """Make every column periodic: the vector behind it repeats its first bits."""
     for column in range(columns):
         first = LANES + column * stride
-        for i in range(first + size, first + size + LANES):
-            posterior[i] = posterior[i - size]
+        if size >= LANES:
+            store(posterior, first + size, load(posterior, first))
+        else:
+            for i in range(first + size, first + size + LANES):
+                posterior[i] = posterior[i - size]
 
 
 @njit(nogil=True, inline="always")
@@ -340,11 +348,15 @@ def _deliver(
     posterior: StepArray, size: int, stride: int, bits: BitArray, posterior_llrs: FloatArray
 ) -> None:
     for begin in range(0, bits.size, size):
-        column = LANES + begin // size * stride
-        for i in range(min(size, bits.size - begin)):
-            value = posterior[column + i]
-            bits[begin + i] = value < 0
-            posterior_llrs[begin + i] = value * np.float32(1 / STEPS_PER_LLR)
+        first = LANES + begin // size * stride
+        column = posterior[first : first + min(size, bits.size - begin)]
+        # Two loops of two arrays each: one of three does not vectorise.
+        hard = bits[begin : begin + column.size]
+        for i in range(column.size):
+            hard[i] = np.uint16(column[i]) >> 15
+        soft = posterior_llrs[begin : begin + column.size]
+        for i in range(column.size):
+            soft[i] = np.float32(column[i]) * np.float32(1 / STEPS_PER_LLR)
 
 
 @njit(nogil=True, cache=True)

@@ -85,7 +85,7 @@ class Backbone(nn.Module):
         Returns:
             index -> float32 ``[B, C_i, h_i, w_i]`` for every configured index.
         """
-        normalised = (pictures - self.mean) / self.std
+        normalised = (pictures.to(self.mean.device) - self.mean) / self.std
         found = self.towers.visual.forward_intermediates(
             normalised,
             indices=self.feature_indices,

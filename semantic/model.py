@@ -44,6 +44,12 @@ class IndexDamage:
     erased: list[Tensor]
     replaced: list[Tensor]
 
+    def to(self, device: torch.device) -> IndexDamage:
+        """The same on another device."""
+        return IndexDamage(
+            [mask.to(device) for mask in self.erased], [new.to(device) for new in self.replaced]
+        )
+
 
 class CodecModel(nn.Module):
     """Image and query in, picture out, through vector-quantised features.

@@ -51,6 +51,7 @@ class Run:
     validation_numbers: list[int]
     optimizer: torch.optim.Optimizer
     average: dict[str, Tensor]
+    device: torch.device
     step: int = 0
     elapsed_s: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -67,6 +68,7 @@ def train(
     output: Path,
     *,
     max_minutes: float | None = None,
+    device: str = "cpu",
     report: Callable[[dict[str, float]], None] | None = None,
     stop_after: int | None = None,
 ) -> Run:
@@ -77,6 +79,7 @@ def train(
         photos: the training set; a few photos are held out for validation.
         output: folder for ``state.pt`` (resumes), ``log.jsonl`` and, at the end, ``codec.safetensors``.
         max_minutes: anneal on elapsed time instead of steps, and end then.
+        device: where to compute, ``"cpu"`` or ``"cuda"``.
         report: called with every logged record.
         stop_after: leave off at this step without finishing (as an interruption would).
 
@@ -84,7 +87,7 @@ def train(
         The finished run; its model holds the averaged weights.
     """
     output.mkdir(parents=True, exist_ok=True)
-    run = start_run(recipe, photos)
+    run = start_run(recipe, photos, device)
     state_file = output / "state.pt"
     if state_file.exists():
         _restore(run, state_file)
@@ -111,10 +114,11 @@ def train(
     return run
 
 
-def start_run(recipe: Recipe, photos: PhotoSet) -> Run:
+def start_run(recipe: Recipe, photos: PhotoSet, device: str = "cpu") -> Run:
     """A run before its first step."""
     torch.manual_seed(recipe.training.seed)
-    model = CodecModel(recipe.codec).train()
+    model = CodecModel(recipe.codec).train().to(device)
+    model.backbone.to(device)
     order = np.random.default_rng([recipe.training.seed, 0]).permutation(len(photos))
     held_out = recipe.training.validation_photos
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -131,6 +135,7 @@ def start_run(recipe: Recipe, photos: PhotoSet) -> Run:
             weight_decay=recipe.training.weight_decay,
         ),
         average={name: value.clone() for name, value in model.state_dict().items()},
+        device=torch.device(device),
     )
 
 
@@ -156,7 +161,7 @@ def _step(run: Run, progress: float) -> dict[str, float]:
     numbers, flips, queries = _draw_batch(run, random)
     if run.step == config.continuous_steps:
         _initialise_codebooks(run)
-    pictures = run.features.pictures(numbers, flips)
+    pictures = run.features.pictures(numbers, flips).to(run.device)
     rate = learning_rate(config, run.step, progress)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
@@ -190,12 +195,20 @@ def _draw_batch(run: Run, random: np.random.Generator) -> tuple[list[int], list[
     return numbers, flips, queries
 
 
+def _features(
+    run: Run, numbers: list[int], flips: list[bool], queries: list[str]
+) -> tuple[dict[int, Tensor], Tensor]:
+    """What the towers say about photos and questions, on the run's device."""
+    maps = {i: m.to(run.device) for i, m in run.features.maps(numbers, flips).items()}
+    return maps, run.features.text(queries).to(run.device)
+
+
 def _forward(
     run: Run, numbers: list[int], flips: list[bool], queries: list[str], random: np.random.Generator
 ) -> Reconstruction:
     """The model's training pass on a batch."""
     config = run.training
-    maps, text = run.features.maps(numbers, flips), run.features.text(queries)
+    maps, text = _features(run, numbers, flips, queries)
     continuous = run.step < config.continuous_steps
     damage = None
     if not continuous:
@@ -205,8 +218,8 @@ def _forward(
             len(numbers),
             config,
             random,
-        )
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+        ).to(run.device)
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=config.bf16):
         result: Reconstruction = run.model(
             maps,
             text,
@@ -253,7 +266,7 @@ def _measure_standardization(run: Run) -> None:
         part = numbers[start : start + 16]
         maps = run.features.maps(part, [False] * len(part))
         for layer, tokens in zip(collected, run.model.tokens(maps), strict=True):
-            layer.append(tokens)
+            layer.append(tokens.to(run.device))
     for alignment, parts in zip(run.model.alignments, collected, strict=True):
         alignment.standardize.measure(torch.cat(parts))
     run.average = {name: value.clone() for name, value in run.model.state_dict().items()}
@@ -268,7 +281,7 @@ def _initialise_codebooks(run: Run) -> None:
         run.step = keep + offset
         random = np.random.default_rng([run.training.seed, 3, run.step])
         numbers, flips, queries = _draw_batch(run, random)
-        aligned = run.model.align(run.features.maps(numbers, flips), run.features.text(queries))
+        aligned = run.model.align(*_features(run, numbers, flips, queries))
         for layer, features in zip(collected, aligned, strict=True):
             layer.append(features)
     run.step = keep
@@ -284,14 +297,13 @@ def validate(run: Run) -> dict[str, float]:
     run.model.eval()
     values = []
     for number in run.validation_numbers:
-        maps = run.features.maps([number], [False])
-        text = run.features.text([run.features.photos.questions[number][0]])
-        aligned = run.model.align(maps, text)
+        question = run.features.photos.questions[number][0]
+        aligned = run.model.align(*_features(run, [number], [False], [question]))
         if run.step > run.training.continuous_steps:
             pairs = zip(run.model.segment_quantizers, aligned, strict=True)
             aligned = [quantizer.lookup(quantizer.nearest(f.float())) for quantizer, f in pairs]
         found = run.model.decode_vectors(aligned)
-        error = (found - run.features.pictures([number], [False])).square().mean()
+        error = (found.cpu() - run.features.pictures([number], [False])).square().mean()
         values.append(-10 * math.log10(max(float(error), 1e-10)))
     run.model.load_state_dict(live)
     run.model.train()
@@ -342,7 +354,7 @@ def _restore(run: Run, file: Path) -> None:
     if state["data"] != run.features.photos.digest:
         raise ValueError(f"{file}: belongs to other training data; choose another output folder")
     run.model.load_state_dict(state["model"])
-    run.average = state["average"]
+    run.average = {name: value.to(run.device) for name, value in state["average"].items()}
     run.optimizer.load_state_dict(state["optimizer"])
     run.step, run.elapsed_s = state["step"], state["elapsed_s"]
 
@@ -356,6 +368,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="train.jsonl, images/ beside it")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--max-minutes", type=float, help="anneal on elapsed time, and end then")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -363,7 +376,12 @@ def main(arguments: list[str] | None = None) -> None:
     recipe = read_recipe(options.recipe)
     photos = read_photo_set(options.data, recipe.codec.image_size)
     run = train(
-        recipe, photos, options.output, max_minutes=options.max_minutes, report=_print_progress
+        recipe,
+        photos,
+        options.output,
+        max_minutes=options.max_minutes,
+        device=options.device,
+        report=_print_progress,
     )
     from semantic.checkpoint import write_checkpoint
 

@@ -1,7 +1,7 @@
-"""The table of the docs: ``python -m semantic.evaluate_codec [CHECKPOINT] [--json] [--pictures FOLDER]``.
+"""The table of the docs: ``python -m semantic.evaluate_codec [CHECKPOINT] [--json] [--picture FILE]``.
 
-Every one of the seven demo photos goes through encoder, index frame, bits and decoder, without channel
-errors and with a share of the indices erased.
+Every one of the seven demo photos goes through encoder, index frame, bits and decoder, without
+channel errors and with a share of the indices erased, beside JPEG 2000 at the same number of bytes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from semantic.codec import Codec, load_codec
 from semantic.demo_photos import describe_photo, load_photo, photo_names
 from semantic.index_frame import IndexFrame
 from semantic.metrics import ms_ssim, psnr_db
+from semantic.systems import jpeg2000
 
 
 @dataclass(frozen=True)
@@ -27,25 +28,43 @@ class PhotoScore:
 
     Args:
         photo: its name.
-        psnr_db, ms_ssim: all indices received.
-        psnr_erased_db: a run of a tenth of the bits lost, mean over ten positions of the run.
+        psnr_db: all indices received.
+        ms_ssim: all indices received.
+        psnr_erased_db: a run of a tenth of the bits lost, mean over the ten places of that run.
+        jpeg2000_psnr_db: JPEG 2000 of at most as many bytes, all received.
+        jpeg2000_ms_ssim: likewise.
+        query_effect: share of the indices that another question about the photo changes.
     """
 
     photo: str
     psnr_db: float
     ms_ssim: float
     psnr_erased_db: float
+    jpeg2000_psnr_db: float
+    jpeg2000_ms_ssim: float
+    query_effect: float
 
 
 def score_photo(codec: Codec, name: str) -> tuple[PhotoScore, Image.Image, Image.Image]:
     """Score one photo; also the source and the reconstruction."""
     source = load_photo(name, codec.image_size)
-    frame = codec.encode(source, describe_photo(name).questions[0])
-    received = IndexFrame.from_bits(codec.geometry, frame.to_bits(), frame_id=0)
-    picture = codec.decode(received)
+    first, second = describe_photo(name).questions
+    frame = codec.encode(source, first)
+    bits, other = frame.to_bits(), codec.encode(source, second).to_bits()
+    picture = codec.decode(IndexFrame.from_bits(codec.geometry, bits, frame_id=0))
     tenths = [psnr_db(source, codec.decode(_without_tenth(frame, k))) for k in range(10)]
+    rival = jpeg2000.decode(jpeg2000.encode(source, len(bits) // 8))
+    if rival is None:
+        raise RuntimeError(f"{name}: an undamaged JPEG 2000 codestream did not decode")
+    changed = (bits != other).reshape(-1, codec.geometry.bits_per_index).any(axis=1)
     score = PhotoScore(
-        name, psnr_db(source, picture), ms_ssim(source, picture), float(np.mean(tenths))
+        photo=name,
+        psnr_db=psnr_db(source, picture),
+        ms_ssim=ms_ssim(source, picture),
+        psnr_erased_db=float(np.mean(tenths)),
+        jpeg2000_psnr_db=psnr_db(source, rival),
+        jpeg2000_ms_ssim=ms_ssim(source, rival),
+        query_effect=float(changed.mean()),
     )
     return score, source, picture
 
@@ -59,7 +78,7 @@ def _without_tenth(frame: IndexFrame, number: int) -> IndexFrame:
 
 
 def evaluate(codec: Codec) -> tuple[list[PhotoScore], Image.Image]:
-    """Scores of the seven photos, and one overview picture (sources above, reconstructions below)."""
+    """Scores of the seven photos, and one overview picture (sources above, results below)."""
     side, names = codec.image_size, photo_names()
     overview = Image.new("RGB", (side * len(names), 2 * side))
     scores = []
@@ -71,29 +90,11 @@ def evaluate(codec: Codec) -> tuple[list[PhotoScore], Image.Image]:
     return scores, overview
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="Score a codec on the seven demo photos.")
-    parser.add_argument("checkpoint", type=Path, nargs="?", help="default: the embedded codec")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--pictures", type=Path, help="write the overview picture to this file")
-    options = parser.parse_args(arguments)
-    codec = load_codec(options.checkpoint, device="cpu")
-    scores, overview = evaluate(codec)
-    if options.pictures is not None:
-        overview.save(options.pictures)
-    text = _as_json(codec, scores) if options.json else _as_table(codec, scores)
-    sys.stdout.write(text + "\n")
-
-
 def mean_score(scores: list[PhotoScore]) -> PhotoScore:
     """The mean over photos of every figure."""
-    return PhotoScore(
-        "mean",
-        float(np.mean([score.psnr_db for score in scores])),
-        float(np.mean([score.ms_ssim for score in scores])),
-        float(np.mean([score.psnr_erased_db for score in scores])),
-    )
+    figures = [field.name for field in fields(PhotoScore) if field.name != "photo"]
+    means = {name: float(np.mean([getattr(score, name) for score in scores])) for name in figures}
+    return PhotoScore(photo="mean", **means)
 
 
 def _as_json(codec: Codec, scores: list[PhotoScore]) -> str:
@@ -112,14 +113,32 @@ def _as_table(codec: Codec, scores: list[PhotoScore]) -> str:
     lines = [
         f"codec {geometry.codec_id}: {geometry.payload_bits} bits, "
         f"{geometry.bits_per_pixel:.4f} bit per pixel",
-        f"{'photo':<16} {'PSNR dB':>8} {'MS-SSIM':>8} {'PSNR dB, 1/10 lost':>19}",
+        "",
+        "                     this codec           1/10 lost      JPEG 2000       other question",
+        "photo             PSNR dB  MS-SSIM         PSNR dB  PSNR dB  MS-SSIM    changes indices",
     ]
     for score in [*scores, mean_score(scores)]:
         lines.append(
             f"{score.photo:<16} {score.psnr_db:8.2f} {score.ms_ssim:8.4f} "
-            f"{score.psnr_erased_db:19.2f}"
+            f"{score.psnr_erased_db:15.2f} {score.jpeg2000_psnr_db:8.2f} "
+            f"{score.jpeg2000_ms_ssim:8.4f} {score.query_effect:17.1%}"
         )
     return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Score a codec on the seven demo photos.")
+    parser.add_argument("checkpoint", type=Path, nargs="?", help="default: the embedded codec")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--picture", type=Path, help="write the overview picture to this file")
+    options = parser.parse_args(arguments)
+    codec = load_codec(options.checkpoint, device="cpu")
+    scores, overview = evaluate(codec)
+    if options.picture is not None:
+        overview.save(options.picture)
+    text = _as_json(codec, scores) if options.json else _as_table(codec, scores)
+    sys.stdout.write(text + "\n")
 
 
 if __name__ == "__main__":

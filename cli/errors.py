@@ -19,6 +19,7 @@ USER_ERRORS = frozenset(
         "blocks.modem.waveform.WaveformError",
         "blocks.zmq_messages.AddressError",
         "cli.output.OutputError",
+        "flowgraphs.radios.RadioError",
         "sdr_config.load.ConfigError",
         "semantic.backbone.WeightsError",
         "semantic.codec_config.ConfigError",

@@ -267,11 +267,11 @@ class UhdRadio(Section):
     )
     tx: UhdPath | None = Field(default=None, description="the transmit side, null if there is none")
     rx: UhdPath | None = Field(default=None, description="the receive side, null if there is none")
-    clock_source: Literal["internal", "external", "gpsdo", "mimo"] = Field(
-        default="internal", description="10 MHz reference"
+    clock_source: Literal["internal", "external", "gpsdo", "mimo"] | None = Field(
+        default=None, description="10 MHz reference; null = the device decides"
     )
-    time_source: Literal["none", "internal", "external", "gpsdo", "mimo"] = Field(
-        default="internal", description="pulse per second"
+    time_source: Literal["none", "internal", "external", "gpsdo", "mimo"] | None = Field(
+        default=None, description="pulse per second; null = the device decides"
     )
     master_clock_rate_hz: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
         default=None, description="in Hz; null = the device decides"
@@ -324,9 +324,6 @@ class SoapyRadio(Section):
         default=None, description="the receive side, null if there is none"
     )
     stream_args: str = Field(default="", description="passed on to the driver's stream")
-    lead_time_s: Annotated[float, Field(ge=0, le=10)] = Field(
-        default=0.05, description="a burst is sent this long after it was handed over, in seconds"
-    )
 
     @model_validator(mode="after")
     def _check_device(self) -> Self:

@@ -170,7 +170,7 @@ def test_addresses_that_are_none(address: str) -> None:
 
 
 def test_two_sockets_cannot_share_an_address() -> None:
-    message = error_of("loopback", "zmq.frames_in=tcp://127.0.0.1:5552")
+    message = error_of("usrp", "zmq.frames_in=tcp://127.0.0.1:5552")
     assert "expected three different addresses" in message
 
 
@@ -221,24 +221,40 @@ def test_simulated_channel_before_a_real_radio() -> None:
     assert "section channel with radio.kind uhd" in message
 
 
-GOOD = (REPOSITORY / "sdr_config/profiles/loopback.yaml").read_text()
+GOOD = """\
+name: bench
+waveform:
+  symbol_rate_hz: 1e6
+transmitter:
+  mcs: 4
+channel:
+  snr_db: 20
+  taps: [1.0]
+radio:
+  kind: channel
+"""
+
+
+def test_the_example_that_the_mistakes_are_made_in_is_good(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(GOOD)
+    assert load_profile(tmp_path / "p.yaml").transmitter.mcs == 4
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (GOOD.replace("mcs: 4", "msc: 4"), r"p\.yaml:11: transmitter\.msc: .* did you mean mcs\?"),
-        (GOOD.replace("mcs: 4", "mcs: 44"), r"p\.yaml:11: transmitter\.mcs: 44 .*from 0 to 9"),
+        (GOOD.replace("mcs: 4", "msc: 4"), r"p\.yaml:5: transmitter\.msc: .* did you mean mcs\?"),
+        (GOOD.replace("mcs: 4", "mcs: 44"), r"p\.yaml:5: transmitter\.mcs: 44 .*from 0 to 9"),
         (
-            GOOD.replace("symbol_rate_hz: 1e6", ""),
-            r"p\.yaml:6: waveform\.symbol_rate_hz: is missing",
+            GOOD.replace("symbol_rate_hz: 1e6", "amplitude: 0.5"),
+            r"p\.yaml:2: waveform\.symbol_rate_hz: is missing",
         ),
-        (GOOD + "\nname: twice\n", r"p\.yaml:27: name: stands here and on line 3"),
-        (GOOD.replace("mcs: 4", "mcs: 4\n  mcs: 5"), r":12: transmitter\.mcs: stands .* line 11"),
+        (GOOD + "\nname: twice\n", r"p\.yaml:12: name: stands here and on line 1"),
+        (GOOD.replace("mcs: 4", "mcs: 4\n  mcs: 5"), r":6: transmitter\.mcs: stands .* line 5"),
         (GOOD.replace("mcs: 4", "mcs: [4"), r"p\.yaml:\d+: not valid YAML"),
         (GOOD + "\n\t- x", r"p\.yaml:\d+: not valid YAML"),
         (GOOD + "\n---\nname: x\n", r"p\.yaml:\d+: not valid YAML"),
-        (GOOD.replace("taps: [1.0]", "taps: &a [*a]"), r":21: .*references .* not used"),
+        (GOOD.replace("taps: [1.0]", "taps: &a [*a]"), r":8: .*references .* not used"),
         ("1: 2\n", r"p\.yaml:1: expected a name as key"),
         ("[a]: 2\n", r"p\.yaml:1: expected a name as key"),
         ("", r"expected sections with keys, found nothing"),

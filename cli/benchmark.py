@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import options
+from cli.benchmark_per import per
 from cli.output import make_console, print_json
 
 if TYPE_CHECKING:
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
     group = typer.Typer(help="Check parts against independent references.")
-    # A group of one command would otherwise lose the command's name.
-    group.callback()(lambda: None)
     group.command("ldpc")(ldpc)
+    group.command("per")(per)
     app.add_typer(group, name="benchmark")
 
 

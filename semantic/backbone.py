@@ -39,8 +39,8 @@ class Backbone(nn.Module):
         tokenize: list of queries -> token ids ``int64 [B, L]``.
         feature_indices: which intermediate maps of the image tower :meth:`image_features` returns.
         image_size: side of the input pictures in pixels.
-        mean, std: per-channel normalisation the image tower was trained with, pictures in 0..1.
-        weights_digest: sha256 that stands for all tower weights.
+        mean: per-channel mean the image tower was trained with, pictures in 0..1.
+        std: per-channel spread, likewise.
     """
 
     mean: Tensor
@@ -54,14 +54,12 @@ class Backbone(nn.Module):
         image_size: int,
         mean: Sequence[float],
         std: Sequence[float],
-        weights_digest: str,
     ) -> None:
         super().__init__()
         self.towers: Any = towers.eval().requires_grad_(False)
         self.tokenize = tokenize
         self.feature_indices = sorted(set(feature_indices))
         self.image_size = image_size
-        self.weights_digest = weights_digest
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.eval()
@@ -107,6 +105,14 @@ class Backbone(nn.Module):
     def _accepts_short_text(self) -> bool:
         """True for Hugging Face towers (attention mask); CLIP's own has fixed positions."""
         return hasattr(self.towers.text, "pooler")
+
+
+def towers_digest(config: PackagedTowers | OpenClipModel) -> str:
+    """Text that stands for all tower weights of a configuration, without loading them."""
+    if isinstance(config, OpenClipModel):
+        return config.weights_sha256 or "random-seed-0"
+    digests = [config.image_tower.sha256, *sorted(config.text_tower.sha256.values())]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def load_backbone(
@@ -160,7 +166,6 @@ def _load_packaged(
         tokenize = _packaged_tokenizer(text_folder)
     trunk = towers.visual.trunk
     _load_in_order(trunk, image_file)
-    all_weights = hashlib.sha256("".join([image.sha256, *sorted(text.sha256.values())]).encode())
     return Backbone(
         towers,
         tokenize,
@@ -168,7 +173,6 @@ def _load_packaged(
         image_size,
         trunk.default_cfg["mean"],
         trunk.default_cfg["std"],
-        all_weights.hexdigest(),
     )
 
 
@@ -220,13 +224,11 @@ def _load_open_clip(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         towers = CustomTextCLIP(**description)
-    digest = "random-seed-0"
     if config.weights_file is not None:
         assert config.weights_sha256 is not None  # the configuration insists
         check_sha256(config.weights_file, config.weights_sha256)
         state = convert_to_custom_text_state_dict(_read_state(config.weights_file))
         towers.load_state_dict({k: v.float() for k, v in state.items()})
-        digest = config.weights_sha256
     tokenizer = open_clip.SimpleTokenizer(context_length=towers.context_length)
     return Backbone(
         towers,
@@ -235,7 +237,6 @@ def _load_open_clip(
         image_size,
         open_clip.OPENAI_DATASET_MEAN,
         open_clip.OPENAI_DATASET_STD,
-        digest,
     )
 
 

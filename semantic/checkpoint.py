@@ -18,21 +18,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from semantic.backbone import Backbone, WeightsError
+from semantic.backbone import Backbone, WeightsError, towers_digest
 from semantic.codec_config import CodecConfig, Recipe
 from semantic.geometries import CHECKPOINT_FOLDER
 from semantic.index_channel import layer_geometry
 from semantic.index_frame import FrameGeometry
-from semantic.model import CodecModel
+from semantic.model import CodecModel, TowerWidths
 
 FORMAT = "uo-isc-codec-1"
 EMBEDDED_CHECKPOINT = CHECKPOINT_FOLDER / "embedded.safetensors"
 
 
-def compute_codec_id(config: CodecConfig, towers_digest: str, tensors: dict[str, Tensor]) -> str:
+def compute_codec_id(config: CodecConfig, tensors: dict[str, Tensor]) -> str:
     """First 8 hexadecimal digits of a sha256 over configuration, tower weights and tensors."""
     digest = hashlib.sha256(_canonical(config).encode())
-    digest.update(towers_digest.encode())
+    digest.update(towers_digest(config.backbone).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
@@ -88,7 +88,7 @@ def write_checkpoint(
         The codec's frame geometry, with its new ``codec_id``.
     """
     tensors = _stored_tensors(model)
-    codec_id = compute_codec_id(recipe.codec, model.backbone.weights_digest, tensors)
+    codec_id = compute_codec_id(recipe.codec, tensors)
     metadata = {
         "format": FORMAT,
         "codec_id": codec_id,
@@ -143,6 +143,8 @@ def read_checkpoint(
 ) -> tuple[CodecModel, FrameGeometry, dict[str, str]]:
     """Load a codec.
 
+    The towers are loaded when something is first encoded, not here.
+
     Args:
         file: a checkpoint of :func:`write_checkpoint`.
         backbone: the frozen towers, where they are loaded already.
@@ -151,7 +153,7 @@ def read_checkpoint(
         The network in evaluation mode, its frame geometry, and the metadata.
 
     Raises:
-        WeightsError: missing, damaged or altered file, or towers that are not the ones it needs.
+        WeightsError: missing, damaged or altered file.
     """
     metadata, tensors = _read(file)
     try:
@@ -159,14 +161,14 @@ def read_checkpoint(
         claimed = metadata["codec_id"]
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{file}: unreadable codec description ({error})") from None
-    model = CodecModel(config, backbone)
-    found = compute_codec_id(config, model.backbone.weights_digest, tensors)
+    found = compute_codec_id(config, tensors)
     if found != claimed:
         raise WeightsError(
             f"{file}: contents give codec_id {found}, the file claims {claimed}; it is damaged or was "
             "altered, restore it from the repository (git checkout)"
         )
     try:
+        model = CodecModel(config, backbone, _stored_widths(config, tensors))
         # The running sums are left out of checkpoints: they follow from codebook and count.
         full = {name: tensor.float() for name, tensor in tensors.items()}
         for number in range(len(config.layers)):
@@ -176,3 +178,11 @@ def read_checkpoint(
     except (KeyError, RuntimeError) as error:
         raise WeightsError(f"{file}: tensors do not fit the configuration ({error})") from None
     return model.eval(), frame_geometry(config, claimed), metadata
+
+
+def _stored_widths(config: CodecConfig, tensors: dict[str, Tensor]) -> TowerWidths:
+    """Sizes of the towers' output, from the tensors that receive it; KeyError where they lack."""
+    return TowerWidths(
+        tuple(len(tensors[f"layers.{n}.standardize.mean"]) for n in range(len(config.layers))),
+        tensors["layers.0.project_text.0.weight"].shape[1],
+    )

@@ -43,12 +43,19 @@ class Codec:
         self.geometry = geometry
         self.device = device
         self._model = model.eval().to(device)
-        model.backbone.to(device)
 
     @property
     def image_size(self) -> int:
         """Side of the square picture in pixels."""
         return self.geometry.image_size
+
+    def load_towers(self) -> None:
+        """Load the frozen towers now, not with the first picture to encode.
+
+        Raises:
+            WeightsError: a tower that is missing, damaged or another version.
+        """
+        self._model.backbone.to(self.device)
 
     @torch.inference_mode()
     def encode(self, picture: Image.Image, query: str, frame_id: int = 0) -> IndexFrame:
@@ -61,8 +68,10 @@ class Codec:
 
         Raises:
             IndexFrameError: a query that is empty, too long or not one line of text.
+            WeightsError: a tower that is missing (see :meth:`load_towers`).
         """
         query = check_query(query)
+        self.load_towers()
         square = fit_square(to_rgb(picture), self.image_size)
         pictures = picture_to_tensor(square).to(self.device)
         found = self._model.encode(pictures, [query])
@@ -113,12 +122,16 @@ def _llrs_per_index(llrs: NDArray[np.int8], frame: IndexFrame) -> list[NDArray[n
     return parts
 
 
-def load_codec(checkpoint: Path | None = None, device: str = "auto") -> Codec:
+def load_codec(
+    checkpoint: Path | None = None, device: str = "auto", *, towers: bool = True
+) -> Codec:
     """Load a trained codec.
 
     Args:
         checkpoint: a safetensors file; None means the embedded codec.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ...
+        towers: False leaves the frozen towers until something is encoded. Who only decodes needs
+            neither them nor the libraries behind them, and starts in half the time.
 
     Raises:
         WeightsError: a checkpoint or tower that is missing, damaged or another version, or a device
@@ -126,7 +139,10 @@ def load_codec(checkpoint: Path | None = None, device: str = "auto") -> Codec:
     """
     chosen = _device(device)
     model, geometry, _ = read_checkpoint(checkpoint or EMBEDDED_CHECKPOINT)
-    return Codec(model, geometry, chosen)
+    codec = Codec(model, geometry, chosen)
+    if towers:
+        codec.load_towers()
+    return codec
 
 
 def _device(name: str) -> torch.device:

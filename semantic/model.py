@@ -51,6 +51,28 @@ class IndexDamage:
         )
 
 
+@dataclass(frozen=True)
+class TowerWidths:
+    """Sizes of what the towers hand to the trained part.
+
+    Args:
+        tokens: channels of a token of every layer, before projection.
+        text: length of the text vector.
+    """
+
+    tokens: tuple[int, ...]
+    text: int
+
+
+def tower_widths(config: CodecConfig, backbone: Backbone) -> TowerWidths:
+    """Measure the widths of loaded towers."""
+    tokens = tuple(
+        sum(backbone.channels[i] * (backbone.grids[i] // layer.grid) ** 2 for i in layer.features)
+        for layer in config.layers
+    )
+    return TowerWidths(tokens, backbone.text_width)
+
+
 class CodecModel(nn.Module):
     """Image and query in, picture out, through vector-quantised features.
 
@@ -59,27 +81,25 @@ class CodecModel(nn.Module):
     Args:
         config: what to build.
         backbone: the towers, where they are loaded already.
+        widths: what the towers give, where it is known without them; then they are not loaded
+            before something is encoded (a decoder needs none).
     """
 
-    def __init__(self, config: CodecConfig, backbone: Backbone | None = None) -> None:
+    def __init__(
+        self,
+        config: CodecConfig,
+        backbone: Backbone | None = None,
+        widths: TowerWidths | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
-        used = {index for layer in config.layers for index in layer.features}
-        if backbone is None:
-            backbone = load_backbone(config.backbone, sorted(used), config.image_size)
         # In a list, so that torch does not register it: state_dict holds trained tensors only.
-        self._backbone = [backbone]
+        self._backbone = [] if backbone is None else [backbone]
+        if widths is None:
+            widths = tower_widths(config, self.backbone)
         self.layers = nn.ModuleList(
-            AlignedLayer(
-                sum(
-                    backbone.channels[i] * (backbone.grids[i] // layer.grid) ** 2
-                    for i in layer.features
-                ),
-                backbone.text_width,
-                layer.dim,
-                config.projection_hidden,
-            )
-            for layer in config.layers
+            AlignedLayer(width, widths.text, layer.dim, config.projection_hidden)
+            for layer, width in zip(config.layers, widths.tokens, strict=True)
         )
         self.quantizers = nn.ModuleList(
             SegmentwiseQuantizer(layer.dim, config.quantizer) for layer in config.layers
@@ -88,7 +108,11 @@ class CodecModel(nn.Module):
 
     @property
     def backbone(self) -> Backbone:
-        """The frozen towers."""
+        """The frozen towers, loaded when they are first asked for."""
+        if not self._backbone:
+            used = sorted({index for layer in self.config.layers for index in layer.features})
+            loaded = load_backbone(self.config.backbone, used, self.config.image_size)
+            self._backbone.append(loaded)
         return self._backbone[0]
 
     @property

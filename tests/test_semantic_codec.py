@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,6 +161,34 @@ def test_missing_and_damaged_weights(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(WeightsError, match=f"{name}.safetensors"):
             load_codec(path)
+
+
+def test_decoding_needs_no_towers(codec: Codec, photo: Image.Image, tmp_path: Path) -> None:
+    frame = codec.encode(photo, "Is this a cat?")
+    (tmp_path / "frame.uoisc").write_bytes(frame.to_bytes())
+    expected = np.asarray(codec.decode(frame)).astype(int)
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from semantic.codec import load_codec\n"
+        "from semantic.index_frame import IndexFrame\n"
+        "codec = load_codec(device='cpu', towers=False)\n"
+        "codec.decode(IndexFrame.read(Path(sys.argv[1]))).save(sys.argv[2])\n"
+        "assert not {'open_clip', 'timm', 'transformers'} & set(sys.modules)\n"
+    )
+    arguments = [str(tmp_path / "frame.uoisc"), str(tmp_path / "picture.png")]
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, cwd=root)
+    with Image.open(tmp_path / "picture.png") as picture:
+        np.testing.assert_allclose(np.asarray(picture).astype(int), expected, atol=1)
+
+
+def test_towers_come_with_the_first_picture_to_encode(codec: Codec, photo: Image.Image) -> None:
+    late = load_codec(device="cpu", towers=False)
+    query = "Is this a cat?"
+    np.testing.assert_array_equal(
+        late.encode(photo, query).to_bits(), codec.encode(photo, query).to_bits()
+    )
 
 
 def test_unknown_device() -> None:

@@ -39,15 +39,16 @@ def _min_sum(inputs: NDArray[np.float64], outputs: NDArray[np.float64], offset: 
 
 @njit(nogil=True, cache=True)
 def _belief(inputs: NDArray[np.float64], outputs: NDArray[np.float64]) -> None:
+    half = np.tanh(np.minimum(np.maximum(inputs, -_LARGEST_MESSAGE), _LARGEST_MESSAGE) / 2)
     for i in range(inputs.size):
         product = 1.0
         for j in range(inputs.size):
             if j != i:
-                limited = min(max(inputs[j], -_LARGEST_MESSAGE), _LARGEST_MESSAGE)
-                product *= np.tanh(limited / 2)
-        outputs[i] = np.log((1 + product) / (1 - product)) if abs(product) < 1 else (
-            np.sign(product) * _LARGEST_MESSAGE
-        )  # fmt: skip
+                product *= half[j]
+        if abs(product) < 1:
+            outputs[i] = np.log((1 + product) / (1 - product))
+        else:
+            outputs[i] = np.sign(product) * _LARGEST_MESSAGE
 
 
 @njit(nogil=True, cache=True)

@@ -1,0 +1,109 @@
+"""``uoisc tx`` and ``uoisc rx``: the flowgraphs on a radio, until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+import typer
+
+from cli import options
+from cli.output import make_console
+
+if TYPE_CHECKING:
+    from sdr_config.schema import Profile
+
+_STATUS_PERIOD_S = 1.0
+
+
+class _Flowgraph(Protocol):
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def wait(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("tx")(tx)
+    app.command("rx")(rx)
+
+
+Duration = Annotated[
+    float | None, typer.Option(min=0.0, help="Seconds to run; without it until Ctrl-C.")
+]
+
+
+def tx(
+    profile: options.Profile,
+    duration: Duration = None,
+    overrides: options.Overrides = None,
+) -> None:
+    """Send the index frames that arrive at zmq.frames_in over a radio."""
+    settings = _load(profile, overrides)
+    from flowgraphs.transmitter import Transmitter
+
+    top = Transmitter(settings)
+    make_console().print(f"sending what arrives at {top.index_source.address}", markup=False)
+
+    def status() -> str:
+        modulator = top.modulator
+        return f"{modulator.frames_sent} frames, {modulator.bursts_sent} bursts sent"
+
+    _run(top, duration, status)
+
+
+def rx(
+    profile: options.Profile,
+    duration: Duration = None,
+    overrides: options.Overrides = None,
+) -> None:
+    """Receive from a radio and hand index frames on at zmq.pictures_out."""
+    settings = _load(profile, overrides)
+    from flowgraphs.receiver import Receiver
+    from semantic.geometries import shipped_geometries
+
+    top = Receiver(settings, shipped_geometries())
+    sink = top.index_sink
+    make_console().print(
+        f"pictures at {sink.pictures_address}, watch at {sink.watch_address}", markup=False
+    )
+
+    def status() -> str:
+        statistics = top.receiver.statistics
+        snr_db = statistics.snr_db_mean
+        return (
+            f"{statistics.detected} bursts, {statistics.code_blocks_ok}/{statistics.code_blocks} code "
+            f"blocks, Es/N0 {'-' if snr_db is None else f'{snr_db:.1f} dB'}, "
+            f"{statistics.samples_dropped} samples dropped"
+        )
+
+    _run(top, duration, status)
+
+
+def _load(profile: str, overrides: list[str] | None) -> Profile:
+    from sdr_config.load import load_profile
+
+    return load_profile(profile, overrides or [])
+
+
+def _run(top: _Flowgraph, duration_s: float | None, status: Callable[[], str]) -> None:
+    """Start, show a status line every second, stop on Ctrl-C, a termination signal or time."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    console = make_console()
+    left_s = duration_s if duration_s is not None else float("inf")
+    top.start()
+    try:
+        with console.status("running") as line:
+            while left_s > 0 and not ended.wait(min(_STATUS_PERIOD_S, left_s)):
+                left_s -= _STATUS_PERIOD_S
+                line.update(status())
+    finally:
+        top.stop()
+        top.wait()
+        top.close()
+    console.print(status(), markup=False)

@@ -52,7 +52,7 @@ def loopback(
     as_json: options.Json = False,
 ) -> None:
     """Send a photo through the simulated link and show what arrives."""
-    from sdr_config.load import load_profile
+    from sdr_config.load import ConfigError, load_profile
     from semantic.index_frame import check_query
 
     query = check_query(query)
@@ -74,6 +74,12 @@ def loopback(
             ),
         ],
     )
+    if settings.channel is None:
+        raise ConfigError(
+            f"profile {settings.name}",
+            "radio.kind",
+            f"is {settings.radio.kind}, expected channel: loopback sends nothing over a radio",
+        )
     if output is not None:
         make_folder(output)
 

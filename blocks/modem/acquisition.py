@@ -46,9 +46,12 @@ SEARCH_THRESHOLD = 0.11
 _PEAK_REACH = 3 * _WORD_SAMPLES
 # Noise alone exceeds this with probability exp(-0.12 * 256) per trial; a burst at -2 dB reaches 0.39.
 CONFIRM_THRESHOLD = 0.12
+# The PN part must be there by itself: a tone that ends, or the word without end, correlates with the
+# repeated words well enough to pass on their account. 5 sigma below the mean at -2 dB.
+PN_CONFIRM_THRESHOLD = 0.12
 
 # Second stage: the repeated word leaves the time uncertain by whole words ...
-_WORD_SHIFTS = 4
+_WORD_SHIFTS = 6
 _SAMPLE_SHIFTS = 2
 # ... and the offset by the error of the first stage (sigma 0.003 at -2 dB) and by whole aliases.
 _SEGMENT_SYMBOLS = 16
@@ -149,19 +152,32 @@ def confirm(samples: NDArray[np.complex64], candidate: Candidate) -> Acquisition
     stretch = samples[low:high]
     stretch = stretch - stretch.mean(dtype=np.complex128).astype(np.complex64)
     known = wf.preamble()
-    best = (0.0, 0.0, 0, 0.0)
+    best = (0.0, 0.0, 0.0, 0, 0.0)
     for alias in _ALIASES:
         cfo = candidate.cfo + alias
         filtered = filter_real(derotate(stretch, cfo / _SPS), matched_filter_bank()[0])
         offset = CONFIRM_MARGIN_SAMPLES - (BANK_MARGIN_SAMPLES - 1)
         strength, score, position, residual = _best_alignment(filtered, offset, known)
         if strength > best[0]:
-            best = (strength, score, position - offset, cfo + residual)
-    _, score, shift, cfo = best
-    if score < CONFIRM_THRESHOLD:
+            pn_score = _pn_score(filtered, position, residual, known)
+            best = (strength, score, pn_score, position - offset, cfo + residual)
+    _, score, pn_score, shift, cfo = best
+    if score < CONFIRM_THRESHOLD or pn_score < PN_CONFIRM_THRESHOLD:
         return None
     start, cfo = refine(stretch, float(CONFIRM_MARGIN_SAMPLES + shift), cfo)
     return Acquisition(low + start, cfo, score)
+
+
+def _pn_score(
+    filtered: NDArray[np.complex64], position: int, cfo: float, known: NDArray[np.complex64]
+) -> float:
+    """Squared normalised correlation of the PN part alone, 0..1."""
+    first = wf.PREAMBLE_SYMBOLS - wf.PN_SYMBOLS
+    received = filtered[position + _SPS * first : position + _SPS * known.size : _SPS]
+    turn = np.exp(-2j * np.pi * cfo * np.arange(received.size))
+    energy = float((np.abs(received.astype(np.complex128)) ** 2).sum())
+    correlation = abs(np.vdot(known[first:], received * turn))
+    return float(correlation**2 / max(known[first:].size * energy, 1e-300))
 
 
 def refine(samples: NDArray[np.complex64], start: float, cfo: float) -> tuple[float, float]:

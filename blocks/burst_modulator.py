@@ -51,8 +51,11 @@ class BurstModulator(gr.sync_block):
         gap_symbols: silence after each burst.
         max_burst_symbols: limit on the symbols of a burst.
 
+    A frame that the waveform cannot express (or whose code blocks do not go into the burst limit) is
+    refused and counted.
+
     Raises:
-        WaveformError: an mcs or a burst limit that the waveform cannot express.
+        WaveformError: an mcs that the waveform cannot express.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class BurstModulator(gr.sync_block):
         self.symbols_sent = 0
         self.payload_symbols_sent = 0
         self.code_blocks_sent = 0
-        self._frames: deque[tuple[int, int, NDArray[np.uint8]]] = deque()
+        self._frames: deque[Iterator[Burst]] = deque()
         self._bursts: Iterator[Burst] = iter(())
         self._samples = np.empty(0, np.complex64)
         self._tag: str | None = None
@@ -92,7 +95,16 @@ class BurstModulator(gr.sync_block):
 
     def _on_frame(self, pdu: pmt.pmt_base) -> None:
         try:
-            self._frames.append(pdu_to_bits(pdu))
+            frame_id, codec_tag, bits = pdu_to_bits(pdu)
+            # What the waveform cannot express must be refused here: work() could only fail.
+            bursts = build_bursts(
+                bits,
+                frame_id=frame_id,
+                codec_tag=codec_tag,
+                mcs=self._mcs,
+                max_burst_symbols=self._max_burst_symbols,
+            )
+            self._frames.append(bursts)
         except ValueError as error:
             self.frames_refused += 1
             _LOG.warning("frame refused: %s", error)
@@ -141,14 +153,7 @@ class BurstModulator(gr.sync_block):
         return self._next_tail()
 
     def _open_frame(self) -> bool:
-        frame_id, codec_tag, bits = self._frames.popleft()
-        self._bursts = build_bursts(
-            bits,
-            frame_id=frame_id,
-            codec_tag=codec_tag,
-            mcs=self._mcs,
-            max_burst_symbols=self._max_burst_symbols,
-        )
+        self._bursts = self._frames.popleft()
         self._frame_open = True
         return self._next_samples()
 

@@ -50,27 +50,34 @@ def build_bursts(
         stream: 0..31.
 
     Raises:
-        WaveformError: a value that the waveform cannot express.
+        WaveformError: a value that the waveform cannot express. Raised by the call itself: the bursts
+            are made one by one as they are asked for, in a place that could not refuse them.
     """
     plan = wf.plan_blocks(int(bits.size), mcs)
+    if int(bits.max()) > 1:
+        raise wf.WaveformError(f"payload bits: expected 0 or 1, got {int(bits.max())}")
     padded = np.zeros(plan.blocks * plan.payload_bits, np.uint8)
     padded[: bits.size] = bits
     payloads = padded.reshape(plan.blocks, plan.payload_bits)
-    first = 0
-    for number, count in enumerate(wf.blocks_per_burst(plan, max_burst_symbols)):
-        header = BurstHeader(
+    counts = wf.blocks_per_burst(plan, max_burst_symbols)
+    headers = [
+        BurstHeader(
             mcs=mcs,
             frame_id=frame_id,
             burst_number=number,
             frame_bits=plan.frame_bits,
-            first_block=first,
+            first_block=sum(counts[:number]),
             frame_blocks=plan.blocks,
             blocks=count,
             codec_tag=codec_tag,
             stream=stream,
         )
-        yield Burst(header, assemble(header, payloads[first : first + count]))
-        first += count
+        for number, count in enumerate(counts)
+    ]
+    return (
+        Burst(header, assemble(header, payloads[header.first_block :][: header.blocks]))
+        for header in headers
+    )
 
 
 def assemble(header: BurstHeader, payloads: NDArray[np.uint8]) -> NDArray[np.complex64]:

@@ -108,7 +108,8 @@ class _Channel:
 
     @property
     def snr_db(self) -> float:
-        return float(20 * np.log10(self.level) - 10 * np.log10(self.noise_variance))
+        # Finite whatever the input: the figure ends up in JSON.
+        return float(10 * np.log10(max(self.level**2, 1e-30) / self.noise_variance))
 
     def equalise(
         self, received: NDArray[np.complex64], positions: NDArray[np.float64]

@@ -19,9 +19,10 @@ between two unknown bits says nothing. Decoding stops as soon as every check tha
 transmitted bits holds. Bits without any evidence count as a violated check: silence is not the
 all-zero codeword.
 
-Numbers: one step is 1/16 in LLR. Messages stay within +-127 steps (8 bits); a column has at most 30
-edges, so a posterior stays within 120 + 30 x 127 steps (12,001 for fillers) and the sum of two
-magnitudes within 16 bits.
+Numbers: one step is 1/16 in LLR. Messages stay within +-500 steps (31 LLR; a quarter of that gives the
+short high-rate codes an error floor); a column has at most 30 edges, so a posterior stays within
+490 + 30 x 500 steps, a filler's within 16,000 + 30 x 500, and nothing overflows 16 bits. The sum of two
+magnitudes may pass 32,767: it is compared as unsigned.
 
 Posteriors of a column are kept as a periodic sequence, a vector longer than the lifting size: every
 rotation is then a plain load at an odd address, lanes beyond the lifting size compute the same as the
@@ -65,14 +66,13 @@ BitArray = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
 StepArray = NDArray[np.int16]
-MessageArray = NDArray[np.int8]
 
 DEFAULT_MAX_ITERATIONS = 50
 STEPS_PER_LLR = 16
-MESSAGE_LIMIT = 127  # steps
+MESSAGE_LIMIT = 500  # steps
 # Less than a message, or a wrong parity bit of degree one could never be put right.
-CHANNEL_LIMIT = 120  # steps
-FILLER_STEPS = 8191  # a known zero: more than all messages of a column together can turn
+CHANNEL_LIMIT = 490  # steps
+FILLER_STEPS = 16_000  # a known zero: more than all messages of a column together can turn
 
 # log(1 + exp(-x)) in steps is about (knee - x)^2 / 2^shift below the knee: off by 0.03 LLR at most.
 _KNEE = 53
@@ -232,7 +232,7 @@ def _box_plus(a, b):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _read_checks(
-    posterior: StepArray, messages: MessageArray, m: int, width: int, offset: IntArray,
+    posterior: StepArray, messages: StepArray, m: int, width: int, offset: IntArray,
     shift: IntArray, size: int, lane: int, extrinsic: StepArray, checks: StepArray,
 ) -> None:  # fmt: skip
     """Points 1 and 2 for LANES checks of a row: fills ``extrinsic`` and ``checks`` from ``lane`` on."""
@@ -258,7 +258,7 @@ def _read_checks(
 
 @njit(nogil=True, cache=True)
 def _write_bits(
-    posterior: StepArray, messages: MessageArray, m: int, width: int, offset: IntArray,
+    posterior: StepArray, messages: StepArray, m: int, width: int, offset: IntArray,
     shift: IntArray, size: int, lane: int, extrinsic: StepArray, checks: StepArray,
 ) -> None:  # fmt: skip
     """Points 3 and 4 for LANES checks of a row. Every copy of a bit in its column is written."""
@@ -289,7 +289,7 @@ def _write_bits(
 
 @njit(nogil=True, cache=True)
 def _iterate(
-    posterior: StepArray, messages: MessageArray, extrinsic: StepArray, checks: StepArray,
+    posterior: StepArray, messages: StepArray, extrinsic: StepArray, checks: StepArray,
     row_start: IntArray, edge_offset: IntArray, edge_shift: IntArray, size: int, width: int,
 ) -> None:  # fmt: skip
     """One pass over all layers. ``width`` counts lanes per edge, a multiple of LANES.
@@ -378,7 +378,7 @@ def _decode_blocks(
     width = (size + LANES - 1) // LANES * LANES
     steps, selected = np.empty(llrs.shape[1], np.int16), np.empty(llrs.shape[1], np.int16)
     posterior = _aligned(columns * stride + LANES, np.int16)  # the last column spills as well
-    messages = _aligned(edge_offset.size * width, np.int8)
+    messages = _aligned(edge_offset.size * width, np.int16)
     extrinsic = _aligned(np.max(row_start[1:] - row_start[:-1]) * width, np.int16)
     checks = _aligned(4 * width, np.int16)
     for block in range(llrs.shape[0]):

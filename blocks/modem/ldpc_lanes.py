@@ -18,12 +18,12 @@ from typing import Any
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic, models, register_model
 
 LANES = 64
 _SCALAR = ir.IntType(16)
 _VECTOR = ir.VectorType(_SCALAR, LANES)
-_BYTES = ir.VectorType(ir.IntType(8), LANES)
 
 
 class _LanesType(types.Type):
@@ -40,9 +40,17 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, _VECTOR)
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, to: Any) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(cgutils.gep_inbounds(builder, data, offset), to.as_pointer())
+def _flat_int16(array: Any) -> Any:
+    """The Numba type of an array, refused at compile time unless one-dimensional, contiguous int16."""
+    if not (array.ndim == 1 and array.layout == "C" and array.dtype == types.int16):
+        raise TypingError(f"lanes need a flat int16 array, got {array}")
+    return array
+
+
+def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    """Address of element ``args[1]`` of array ``args[0]``, as that of a vector."""
+    data = context.make_array(signature.args[0])(context, builder, args[0]).data
+    return builder.bitcast(cgutils.gep_inbounds(builder, data, args[1]), _VECTOR.as_pointer())
 
 
 def _splat(builder: Any, value: Any) -> Any:
@@ -100,31 +108,23 @@ def splat(typing_context: Any, value: Any) -> Any:
 
 @intrinsic
 def load(typing_context: Any, array: Any, offset: Any) -> Any:
-    """LANES consecutive elements of a flat int16 or int8 array (int8 is widened)."""
-    narrow = array.dtype == types.int8
+    """LANES consecutive elements of a flat int16 array."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = _BYTES if narrow else _VECTOR
-        pointer = _pointer(context, builder, signature.args[0], args[0], args[1], kind)
-        value = builder.load(pointer, align=1 if narrow else 2)
-        return builder.sext(value, _VECTOR) if narrow else value
+        return builder.load(_pointer(context, builder, signature, args), align=2)
 
-    return _LANES_TYPE(array, types.int64), codegen
+    return _LANES_TYPE(_flat_int16(array), types.int64), codegen
 
 
 @intrinsic
 def store(typing_context: Any, array: Any, offset: Any, value: Any) -> Any:
-    """Write LANES consecutive elements of a flat int16 or int8 array (int8 keeps the low byte)."""
-    narrow = array.dtype == types.int8
+    """Write LANES consecutive elements of a flat int16 array."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = _BYTES if narrow else _VECTOR
-        pointer = _pointer(context, builder, signature.args[0], args[0], args[1], kind)
-        vector = builder.trunc(args[2], _BYTES) if narrow else args[2]
-        builder.store(vector, pointer, align=1 if narrow else 2)
+        builder.store(args[2], _pointer(context, builder, signature, args), align=2)
         return context.get_dummy_value()
 
-    return types.void(array, types.int64, _LANES_TYPE), codegen
+    return types.void(_flat_int16(array), types.int64, _LANES_TYPE), codegen
 
 
 @intrinsic

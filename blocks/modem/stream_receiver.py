@@ -209,7 +209,11 @@ class StreamReceiver:
 
 
 def _cut(received: ReceivedBurst, end: int, outcome: Outcome) -> ReceivedBurst:
-    """Name the reason where code blocks failed because the stream ended inside the burst."""
+    """Name the reason where header or code blocks failed because the stream ended inside the burst."""
+    if received.outcome is Outcome.HEADER_FAILED:
+        # Without a header nobody knows whether the burst goes on; that samples were lost is known.
+        cut = outcome is Outcome.OVERFLOW and received.start + dem.HEADER_SPAN_SAMPLES > end
+        return replace(received, outcome=outcome) if cut else received
     if received.burst is None or all(block.ok for block in received.burst.blocks):
         return received
     length = (received.burst.header.burst_symbols - 2 * wf.RAMP_SYMBOLS) * _SPS

@@ -33,7 +33,7 @@ def decode(
 
     console = make_console()
     with console.status("decoding"):
-        picture = load_codec(checkpoint, device).decode(indices)
+        picture = load_codec(checkpoint, device, towers=False).decode(indices)
     atomic_write(output, lambda file: picture.save(file, picture_format))
     missing = "" if indices.complete else f", {100 * indices.erased_fraction:.1f} % of it estimated"
     console.print(f"{output}: {picture.width}x{picture.height} pixels{missing}", markup=False)

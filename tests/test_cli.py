@@ -51,7 +51,7 @@ def test_help_answers_at_once(uoisc: RunCommand) -> None:
         result = uoisc("--help")
         times.append(time.monotonic() - started)
         assert result.returncode == 0
-        for command in ("doctor", "encode", "decode", "config", "benchmark"):
+        for command in ("demo", "loopback", "encode", "decode", "tx", "rx", "doctor", "config"):
             assert command in result.stdout
     assert min(times) < 2.0  # 0.3 s on an idle machine
 
@@ -111,6 +111,11 @@ def test_wrong_usage_with_json_leaves_standard_output_empty(uoisc: RunCommand) -
         (["decode", str(VECTORS), "-o", "p.png"], "not an index frame"),
         (["decode", ".", "-o", "p.png"], "directory"),
         (["benchmark", "ldpc", "--vectors", "none.npz"], "none.npz"),
+        (["tx", "-p", "usrp", "--set", "radio.device_args=type=b200,serial=NONE"], "no USRP for"),
+        (["rx", "-p", "usrp", "--set", "radio.device_args=addr=127.0.0.1"], "no USRP for"),
+        (["tx", "-p", "soapy", "--set", "radio.driver=nosuch"], "no SoapySDR device for"),
+        (["rx", "-p", "loopback"], "which is no radio"),
+        (["rx", "-p", "nope"], "profile 'nope': unknown"),
         (["benchmark", "ldpc", "--vectors", str(Path(__file__))], "test_cli.py"),
     ],
 )

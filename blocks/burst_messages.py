@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from blocks.modem.demodulator import CodeBlock
 from blocks.modem.header import BurstHeader
 from semantic.index_frame import LLR_STEP
-from semantic.link_statistics import BurstRecord
+from semantic.link_statistics import BurstRecord, Fate
 
 _HEADER_FIELDS = tuple(BurstHeader.__dataclass_fields__)
 _KEY_OK = pmt.intern("ok")
@@ -85,7 +85,9 @@ def from_pdu(pdu: pmt.pmt_base) -> BurstMessage:
     bits = np.array(pmt.u8vector_elements(pmt.cdr(pdu)), np.uint8)
     if ok.size != shape[0] or bits.size != shape[0] * shape[1] or llrs.size != bits.size:
         raise ValueError(f"PDU of {bits.size} bits does not hold {shape[0]} blocks of {shape[1]}")
-    fate = pmt.symbol_to_string(_get(meta, "fate"))
+    if int(bits.max()) > 1:
+        raise ValueError(f"PDU of bits holds the value {int(bits.max())}, expected 0 or 1")
+    fate = Fate(pmt.symbol_to_string(_get(meta, "fate"))).value
     return BurstMessage(header, ok, bits.reshape(shape), llrs.reshape(shape), fate)
 
 

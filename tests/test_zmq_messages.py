@@ -1,0 +1,161 @@
+"""Messages between processes over real sockets, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import zmq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blocks.zmq_messages import (
+    MAX_MESSAGE_BYTES,
+    TOPIC_FRAME,
+    TOPIC_PICTURE,
+    AddressError,
+    MessageError,
+    MessageWriter,
+    SocketLimits,
+    bound_address,
+    open_socket,
+    unpack_frame,
+    unpack_header,
+)
+from semantic.index_frame import MAX_PAYLOAD_BITS, FrameGeometry, LayerGeometry
+from tests.link_parts import ANY_PORT, random_frame, same_indices
+
+LIMITS = SocketLimits(high_water_mark=4, send_timeout_ms=50)
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    context = zmq.Context[zmq.Socket[bytes]]()
+    yield context
+    context.destroy(linger=0)
+
+
+def test_frame_over_a_real_socket(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    pull = open_socket(context, zmq.PULL, bind=ANY_PORT, limits=LIMITS)
+    push = open_socket(context, zmq.PUSH, connect=bound_address(pull), limits=LIMITS)
+    frame = random_frame(3)
+    push.send_multipart(MessageWriter().pack_frame(TOPIC_FRAME, frame))
+    assert pull.poll(10_000)
+    back = unpack_frame(pull.recv_multipart(), TOPIC_FRAME)
+    assert same_indices(back, frame)
+    assert (back.frame_id, back.query) == (3, frame.query)
+
+
+def test_messages_are_numbered() -> None:
+    writer = MessageWriter()
+    headers = [unpack_header(writer.pack(b"t", {"a": 1})) for _ in range(3)]
+    assert [header["seq"] for header in headers] == [0, 1, 2]
+    assert {header["sender"] for header in headers} == {writer.sender}
+    assert MessageWriter().sender != writer.sender
+
+
+def test_the_largest_frame_goes_through_the_size_limit(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    geometry = FrameGeometry("01234567", 512, 1, (LayerGeometry(MAX_PAYLOAD_BITS, 1),))
+    frame = random_frame(1, geometry=geometry)
+    full = type(frame)(
+        1, geometry, frame.indices, None, (frame.indices[0] > 0,),
+        np.ones(MAX_PAYLOAD_BITS, np.int8),
+    )  # fmt: skip
+    parts = MessageWriter().pack_frame(TOPIC_PICTURE, full)
+    assert sum(map(len, parts)) < MAX_MESSAGE_BYTES
+    pull = open_socket(context, zmq.PULL, bind=ANY_PORT, limits=LIMITS)
+    push = open_socket(context, zmq.PUSH, connect=bound_address(pull), limits=LIMITS)
+    push.send_multipart(parts)
+    assert pull.poll(10_000)
+    assert same_indices(unpack_frame(pull.recv_multipart(), TOPIC_PICTURE), full)
+
+
+def test_an_oversized_message_does_not_arrive(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    """The socket refuses it before any memory is spent; a proper sender still gets through."""
+    pull = open_socket(context, zmq.PULL, bind=ANY_PORT, limits=LIMITS)
+    rude = open_socket(context, zmq.PUSH, connect=bound_address(pull), limits=LIMITS)
+    rude.send_multipart([TOPIC_FRAME, b"{}", bytes(MAX_MESSAGE_BYTES + 1)])
+    push = open_socket(context, zmq.PUSH, connect=bound_address(pull), limits=LIMITS)
+    push.send_multipart(MessageWriter().pack_frame(TOPIC_FRAME, random_frame(2)))
+    assert pull.poll(10_000)
+    assert unpack_frame(pull.recv_multipart(), TOPIC_FRAME).frame_id == 2
+    assert not pull.poll(100)
+
+
+def test_a_send_without_a_receiver_gives_up(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    push = open_socket(context, zmq.PUSH, bind=ANY_PORT, limits=LIMITS)
+    with pytest.raises(zmq.Again):
+        push.send_multipart([b"t", b"{}", b""])
+
+
+def test_address_in_use(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    taken = bound_address(open_socket(context, zmq.PULL, bind=ANY_PORT, limits=LIMITS))
+    with pytest.raises(AddressError, match=f"{taken}: address already in use"):
+        open_socket(context, zmq.PULL, bind=taken, limits=LIMITS)
+
+
+@pytest.mark.parametrize("address", ["tcp://", "nonsense", ""])
+def test_addresses_that_cannot_be(context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+    with pytest.raises(AddressError, match="cannot open"):
+        open_socket(context, zmq.PULL, bind=address, limits=LIMITS)
+    with pytest.raises(AddressError, match="cannot open"):
+        open_socket(context, zmq.PUSH, connect=address, limits=LIMITS)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        [b"frame"],
+        [b"frame", b"{}"],
+        [b"frame", b"{}", b"", b""],
+        [b"other", b"{}", b""],
+        [b"", b"", b""],
+        [b"frame", b"", b""],
+        [b"frame", b"[1]", b""],
+        [b"frame", b"\x80\x04N.", b""],
+        [b"frame", b"{" * 100_000, b""],
+    ],
+)
+def test_malformed_messages(parts: list[bytes]) -> None:
+    with pytest.raises(MessageError):
+        unpack_frame(parts, TOPIC_FRAME)
+
+
+@given(st.lists(st.binary(max_size=200), max_size=5))
+@settings(max_examples=200)
+def test_random_bytes_are_one_named_error(parts: list[bytes]) -> None:
+    with pytest.raises(MessageError):
+        unpack_frame(parts, TOPIC_FRAME)
+    try:
+        header = unpack_header(parts)
+    except MessageError:
+        return
+    assert isinstance(header, dict)
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_a_damaged_frame_is_a_frame_or_one_error(data: st.DataObject) -> None:
+    topic, header, payload = MessageWriter().pack_frame(TOPIC_FRAME, random_frame(4))
+    values = json.loads(header)
+    key = data.draw(st.sampled_from(sorted(values)))
+    values[key] = data.draw(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+        | st.lists(st.integers(), max_size=3) | st.dictionaries(st.text(max_size=3), st.none())
+    )  # fmt: skip
+    try:
+        frame = unpack_frame([topic, json.dumps(values).encode(), payload], TOPIC_FRAME)
+    except MessageError:
+        return
+    assert frame.geometry == random_frame(4).geometry
+
+
+@pytest.mark.parametrize("header", [b"", b"1", b"{", b"\xff", b"{" * 70_000])
+def test_headers_that_are_no_objects(header: bytes) -> None:
+    with pytest.raises(MessageError):
+        unpack_header([b"t", header, b""])

@@ -2,8 +2,11 @@
 
 # Torch, Numba and GNU Radio otherwise fight for the cores (and spin while they wait).
 export OMP_WAIT_POLICY = PASSIVE
+# A NumPy in ~/.local would shadow the one GNU Radio was made for.
+export PYTHONNOUSERSITE = 1
 
 BIN = .venv/bin
+WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=2 $(BIN)/python -m pytest
 
 .PHONY: help setup demo test test-slow lint bench clean
@@ -28,7 +31,7 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint
-	$(PYTEST) -m 'not slow and not hardware' -n 2 --dist loadfile
+	$(PYTEST) -m 'not slow and not hardware' -n $(WORKERS) --dist loadfile
 
 test-slow: setup
 	$(PYTEST) -m 'slow and not hardware'

@@ -48,7 +48,7 @@ def doctor(json: options.Json = False) -> None:
     if json:
         print_json({"checks": [asdict(check) for check in checks], "all_ok": all_ok})
     else:
-        _print_table(checks)
+        print_table(checks)
     if not all_ok:
         raise typer.Exit(1)
 
@@ -178,7 +178,8 @@ _LOOKS: dict[str, tuple[Callable[[], str], str]] = {
 }
 
 
-def _print_table(checks: list[Check]) -> None:
+def print_table(checks: list[Check]) -> None:
+    """The findings for people, on standard output."""
     from rich.table import Table
 
     table = Table("check", "", "found", "what to do")

@@ -15,6 +15,8 @@ python=${UOISC_PYTHON:-/usr/bin/python3}
 venv=.venv
 numpy_constraint=$venv/constraints-numpy.txt
 stamp=$venv/uoisc-setup.stamp
+# What lies in ~/.local is neither the system's nor ours: pip must not count on it.
+export PYTHONNOUSERSITE=1
 
 say() { printf 'setup: %s\n' "$*"; }
 stop() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -57,11 +59,11 @@ check_python() {
 }
 
 fingerprint() {
-    {
-        echo "$python"
-        "$python" -c 'import sys, numpy; print(sys.version, numpy.__version__)'
-        cat scripts/setup.sh pyproject.toml constraints.txt
-    } | sha256sum
+    "$python" -c 'import hashlib, sys, numpy
+digest = hashlib.sha256(f"{sys.executable} {sys.version} {numpy.__version__}".encode())
+for name in sys.argv[1:]:
+    digest.update(open(name, "rb").read())
+print(digest.hexdigest())' scripts/setup.sh pyproject.toml constraints.txt
 }
 
 make_venv() {

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from cli import errors
+from cli.doctor import Check, print_table
 from cli.main import run
 from tests.conftest import REPOSITORY, RunCommand
 
@@ -213,10 +214,9 @@ def taken_port() -> Iterator[int]:
         yield 5552
 
 
-def test_doctor_notices_a_taken_port(uoisc: RunCommand, taken_port: int) -> None:
-    result = uoisc("doctor", "--json")
-    assert result.returncode == 1, result.stderr
-    report = json.loads(result.stdout)
+def test_doctor_notices_a_taken_port(taken_port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
     assert set(report) == {"checks", "all_ok"}
     assert report["all_ok"] is False
     checks = {check["name"]: check for check in report["checks"]}
@@ -225,18 +225,16 @@ def test_doctor_notices_a_taken_port(uoisc: RunCommand, taken_port: int) -> None
         assert set(check) == {"name", "ok", "found", "mend"}
         assert check["found"]
         assert check["ok"] == (not check["mend"])
-    assert not checks["ports"]["ok"]
     assert str(taken_port) in checks["ports"]["found"]
-    for name in ("Python", "GNU Radio", "UHD", "SoapySDR", "NumPy", "torch", "CUDA"):
-        assert checks[name]["ok"], checks[name]
+    assert [name for name, check in checks.items() if not check["ok"]] == ["ports"]
 
 
 def test_doctor_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    run(["doctor"])
-    out = capsys.readouterr().out
-    for name in DOCTOR_CHECKS:
-        assert name in out
-    assert "\x1b" not in out
+    print_table([Check("left", True, "found it"), Check("right", False, "nothing", "mend it")])
+    lines = capsys.readouterr().out.splitlines()
+    assert "\x1b" not in "".join(lines)
+    assert any("left" in line and "ok" in line and "found it" in line for line in lines)
+    assert any("right" in line and "FAILED" in line and "mend it" in line for line in lines)
 
 
 def test_standard_output_is_for_json_alone(uoisc: RunCommand, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -94,6 +95,28 @@ def test_border_modules_need_numpy_alone(module: str) -> None:
         and name not in BORDER_MODULES
     }
     assert not foreign
+
+
+def test_what_is_imported_is_declared() -> None:
+    """No import leans on a package that some other package happens to bring along."""
+    graph = grimp.build_graph(*PACKAGES, include_external_packages=True, cache_dir=None)
+    imported = {
+        module
+        for module in graph.modules
+        if graph.is_module_squashed(module) and module not in sys.stdlib_module_names
+    }
+    imported -= {"gnuradio", "pmt"}  # from the system, see scripts/setup.sh
+    declared = {
+        re.match(r"[\w-]+", requirement)[0].lower().replace("_", "-")  # type: ignore[index]
+        for requirement in PYPROJECT["project"]["dependencies"]
+    }
+    distributions = importlib.metadata.packages_distributions()
+    missing = {
+        module
+        for module in imported
+        if not {name.lower().replace("_", "-") for name in distributions[module]} & declared
+    }
+    assert not missing
 
 
 def test_importing_the_packages_loads_nothing_heavy() -> None:

@@ -4,14 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from gnuradio import gr
 
 from blocks.burst_receiver import BurstReceiver
 from blocks.index_sink import IndexSink
+from blocks.modem.burst import build_bursts
+from blocks.modem.stream_receiver import Outcome, StreamReceiver
+from blocks.modem.waveform import MCS_CODE_RATES, RECEIVER_SAMPLES_PER_SYMBOL
 from flowgraphs.front_end import FrontEnd
 from flowgraphs.radios import make_source
 from sdr_config.schema import Profile
 from semantic.index_frame import FrameGeometry
+
+
+def warm_up(max_iterations: int) -> None:
+    """Demodulate one burst of every code rate, with no radio around.
+
+    Numba compiles a function when it is first called, which takes seconds where its cache is empty. A
+    radio does not wait that long: the first bursts would be lost in a full buffer.
+
+    Raises:
+        RuntimeError: a burst without any noise is not decoded.
+    """
+    bits = np.zeros(1000, np.uint8)
+    for mcs in range(len(MCS_CODE_RATES)):
+        (burst,) = build_bursts(bits, frame_id=0, codec_tag=0, mcs=mcs)
+        receiver = StreamReceiver(max_iterations)
+        heard = receiver.push(burst.samples(RECEIVER_SAMPLES_PER_SYMBOL)) + receiver.flush()
+        if [found.outcome for found in heard] != [Outcome.DEMODULATED]:
+            raise RuntimeError(f"a perfect burst of mcs {mcs} was not demodulated")
 
 
 class Receiver(gr.top_block):
@@ -30,6 +52,7 @@ class Receiver(gr.top_block):
         gr.top_block.__init__(self, "UO-ISC receiver")
         waveform, receiver, sockets = profile.waveform, profile.receiver, profile.zmq
         self.radio = make_source(profile)
+        warm_up(receiver.max_iterations)
         self.front_end = FrontEnd(waveform.samples_per_symbol, receiver.dc_block_length)
         self.receiver = BurstReceiver(
             symbol_rate_hz=waveform.symbol_rate_hz,

@@ -93,7 +93,8 @@ def test_a_send_without_a_receiver_gives_up(context: zmq.Context[zmq.Socket[byte
 
 
 def test_address_in_use(context: zmq.Context[zmq.Socket[bytes]]) -> None:
-    taken = bound_address(open_socket(context, zmq.PULL, bind=ANY_PORT, limits=LIMITS))
+    first = open_socket(context, zmq.PULL, bind=ANY_PORT, limits=LIMITS)
+    taken = bound_address(first)
     with pytest.raises(AddressError, match=f"{taken}: address already in use"):
         open_socket(context, zmq.PULL, bind=taken, limits=LIMITS)
 

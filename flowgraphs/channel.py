@@ -10,6 +10,8 @@ from gnuradio import blocks as gr_blocks
 
 from blocks.block_fading import BlockFading, Fading
 
+_ROTATOR_SAMPLES = 2048
+
 
 def noise_variance(snr_db: float, amplitude: float, samples_per_symbol: int) -> float:
     """Variance of one complex noise sample for a wanted Es/N0.
@@ -63,7 +65,11 @@ class Channel(gr.hier_block2):
             # The receiver's clock runs fast: it takes more samples per symbol, smaller steps in time.
             chain.append(filter.mmse_resampler_cc(0.0, 1 / (1 + sro_ppm * 1e-6)))
         if cfo_hz:
-            chain.append(gr_blocks.rotator_cc(2 * np.pi * cfo_hz / sample_rate_hz))
+            rotator = gr_blocks.rotator_cc(2 * np.pi * cfo_hz / sample_rate_hz)
+            # Its rounding depends on how many samples a call has: always the same number.
+            rotator.set_output_multiple(_ROTATOR_SAMPLES)
+            rotator.set_max_noutput_items(_ROTATOR_SAMPLES)
+            chain.append(rotator)
         if snr_db is not None:
             adder = gr_blocks.add_cc()
             sigma = np.sqrt(noise_variance(snr_db, amplitude, samples_per_symbol))

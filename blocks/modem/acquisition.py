@@ -44,6 +44,10 @@ _WORD_OFFSETS = (-wf.MAX_CFO_SYMBOL_RATES / 2, wf.MAX_CFO_SYMBOL_RATES / 2)
 SEARCH_THRESHOLD = 0.11
 # A candidate is the largest value within this many samples on either side.
 _PEAK_REACH = 3 * _WORD_SAMPLES
+# Ten words off a preamble 1/9 of its strength is left; a tone is as strong there as here. Without this
+# test a tone would cost a second stage every 100 samples, which no machine does in real time.
+_PLATEAU_REACH = 10 * _WORD_SAMPLES
+_PLATEAU_SHARE = 0.5
 # Noise alone exceeds this with probability exp(-0.12 * 256) per trial; a burst at -2 dB reaches 0.39.
 CONFIRM_THRESHOLD = 0.12
 # The PN part must be there by itself: a tone that ends, or the word without end, correlates with the
@@ -107,8 +111,8 @@ def _word_filters() -> NDArray[np.complex64]:
 
 
 # Samples of context that search() needs around the positions it reports on.
-SEARCH_CONTEXT_BEFORE = _PEAK_REACH + _SEARCH_HALF_TAPS
-SEARCH_CONTEXT_AFTER = _PEAK_REACH + _REPEAT_SAMPLES + _SEARCH_HALF_TAPS
+SEARCH_CONTEXT_BEFORE = _PLATEAU_REACH + _SEARCH_HALF_TAPS
+SEARCH_CONTEXT_AFTER = _PLATEAU_REACH + _REPEAT_SAMPLES + _SEARCH_HALF_TAPS
 
 
 def search(samples: NDArray[np.complex64]) -> list[Candidate]:
@@ -310,12 +314,14 @@ def _repetition_score(filtered, words):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _peaks(score, strength, threshold, reach):  # type: ignore[no-untyped-def]
-    """Positions with a score above the threshold and the largest strength within +-reach."""
+    """Positions with a score above the threshold and the largest strength within +-reach, no plateau."""
     found = []
-    for n in range(reach, score.size - reach):
+    for n in range(_PLATEAU_REACH, score.size - _PLATEAU_REACH):
         if score[n] < threshold:
             continue
         value = strength[n]
+        if min(strength[n - _PLATEAU_REACH], strength[n + _PLATEAU_REACH]) > _PLATEAU_SHARE * value:
+            continue
         largest = True
         for m in range(n - reach, n + reach + 1):
             if strength[m] > value or (strength[m] == value and m < n):

@@ -206,7 +206,7 @@ def test_frame_that_does_not_fit_its_geometry() -> None:
     with pytest.raises(IndexFrameError, match="uint16"):
         replace(frame, indices=tuple(array.astype(np.int64) for array in frame.indices))
     with pytest.raises(IndexFrameError, match="erased"):
-        replace(frame, erased=frame.indices)
+        replace(frame, erased=frame.indices)  # type: ignore[arg-type]
     with pytest.raises(IndexFrameError, match="bit_llrs"):
         replace(frame, bit_llrs=np.zeros(32, np.int8))
     with pytest.raises(IndexFrameError, match="33 bits"):

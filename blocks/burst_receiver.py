@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from blocks.burst_messages import END_MESSAGE, to_pdu
 from blocks.burst_modulator import END_TAG
 from blocks.modem import waveform as wf
+from blocks.modem.ldpc_decoder import DEFAULT_MAX_ITERATIONS
 from blocks.modem.stream_receiver import (
-    DEFAULT_MAX_ITERATIONS,
     Outcome,
     ReceivedBurst,
     StreamReceiver,

@@ -97,7 +97,7 @@ class Receiver(Section):
         "counted (radio)",
     )
     max_iterations: Annotated[int, Field(ge=1, le=200)] = Field(
-        default=25, description="LDPC iterations at most"
+        default=50, description="LDPC iterations at most"
     )
     frame_timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=1.0,

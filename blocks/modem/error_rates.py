@@ -22,6 +22,7 @@ from blocks.modem import waveform as wf
 from blocks.modem.burst import Burst, assemble
 from blocks.modem.demodulator import CodeBlock, decode_blocks
 from blocks.modem.header import BurstHeader
+from blocks.modem.ldpc_decoder import DEFAULT_MAX_ITERATIONS
 from blocks.modem.psk import bicm_capacity_8psk
 from blocks.modem.simulated_air import Air, noise
 from blocks.modem.stream_receiver import StreamReceiver
@@ -54,7 +55,7 @@ class Conditions:
     sync: Sync = "full"
     info_bits: int | None = None
     max_burst_symbols: int = wf.MAX_BURST_SYMBOLS
-    max_iterations: int = 30
+    max_iterations: int = DEFAULT_MAX_ITERATIONS
     seed: int = 0
 
     @property

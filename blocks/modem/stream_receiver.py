@@ -18,10 +18,10 @@ from blocks.modem import acquisition as acq
 from blocks.modem import demodulator as dem
 from blocks.modem import waveform as wf
 from blocks.modem.header import BurstHeader
+from blocks.modem.ldpc_decoder import DEFAULT_MAX_ITERATIONS
 
 _SPS = wf.RECEIVER_SAMPLES_PER_SYMBOL
 SEARCH_BLOCK_SAMPLES = 8192
-DEFAULT_MAX_ITERATIONS = 30
 # Zeros that flush() appends, enough for the search to report on the last real sample.
 _FLUSH_SAMPLES = acq.SEARCH_CONTEXT_AFTER + SEARCH_BLOCK_SAMPLES + acq.CONFIRM_SPAN_SAMPLES
 

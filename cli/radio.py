@@ -52,7 +52,7 @@ def tx(
         modulator = top.modulator
         return f"{modulator.frames_sent} frames, {modulator.bursts_sent} bursts sent"
 
-    _run(top, duration, status)
+    _run(top, duration, status, lambda: None)
 
 
 def rx(
@@ -80,7 +80,7 @@ def rx(
             f"{statistics.samples_dropped} samples dropped"
         )
 
-    _run(top, duration, status)
+    _run(top, duration, status, lambda: top.receiver.failure)
 
 
 def _load(profile: str, overrides: list[str] | None) -> Profile:
@@ -89,19 +89,26 @@ def _load(profile: str, overrides: list[str] | None) -> Profile:
     return load_profile(profile, overrides or [])
 
 
-def _run(top: _Flowgraph, duration_s: float | None, status: Callable[[], str]) -> None:
-    """Start, show a status line every second, stop on Ctrl-C, a termination signal or time."""
+def _run(
+    top: _Flowgraph,
+    duration_s: float | None,
+    status: Callable[[], str],
+    failure: Callable[[], BaseException | None],
+) -> None:
+    """Start, show a status line every second, stop on Ctrl-C, a termination signal, time or a fault."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     console = make_console()
     left_s = duration_s if duration_s is not None else float("inf")
-    top.start()
     try:
+        top.start()
         with console.status("running") as line:
             while left_s > 0 and not ended.wait(min(_STATUS_PERIOD_S, left_s)):
                 left_s -= _STATUS_PERIOD_S
                 line.update(status())
+                if (fault := failure()) is not None:
+                    raise RuntimeError("the receiver's worker has failed") from fault
     finally:
         top.stop()
         top.wait()

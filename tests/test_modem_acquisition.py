@@ -170,6 +170,16 @@ def test_offsets_at_the_edges_and_on_the_word_filters(cfo: float) -> None:
     assert found.start == pytest.approx(air.arrival(_LEAD + FIRST_SYMBOL), abs=5 * start_bound(0.0))
 
 
+@pytest.mark.parametrize("cfo", [-0.075, 0.07])
+def test_offsets_beyond_the_lag_of_the_word_are_told_from_their_aliases(cfo: float) -> None:
+    """A lag of 8 symbols wraps at 6.25 %: the PN part decides between the aliases at +-1/8."""
+    burst = bursts_of(random_bits(300, 6), mcs=4)
+    samples, _ = on_air(burst, lead=_LEAD)
+    air = Air(snr_db=10.0, cfo=cfo, delay=0.4)
+    (found,) = find_all(air.receive(samples[:_LENGTH], np.random.default_rng(6)))
+    assert found.cfo == pytest.approx(cfo, abs=5 * cfo_bound(10.0))
+
+
 def test_score_is_the_squared_correlation() -> None:
     """Without noise 1; at Es/N0 = snr about snr/(1 + snr)."""
     burst = bursts_of(random_bits(300, 7), mcs=4)

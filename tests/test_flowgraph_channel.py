@@ -141,7 +141,15 @@ def test_resampling_for_the_clock_offset_keeps_the_signal_clean(samples_per_symb
     out = through(signal, sro_ppm=100.0, samples_per_symbol=samples_per_symbol)
     time = np.arange(out.size) / (1 + 100e-6)
     best = min(
-        float(np.mean(np.abs(out - resample(signal, time + shift))[500:-500] ** 2))
+        float(
+            np.mean(
+                np.abs(
+                    out
+                    - resample(signal, float(time[0] + shift), float(time[1] - time[0]), time.size)
+                )[500:-500]
+                ** 2
+            )
+        )
         for shift in range(-8, 9)
     )
     error_db = 10 * np.log10(best / np.mean(np.abs(signal[500:-500]) ** 2))

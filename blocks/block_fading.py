@@ -6,6 +6,7 @@ always gets the n-th draw, so that the result does not depend on how the stream 
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,9 @@ from gnuradio import gr
 from numpy.typing import NDArray
 
 from blocks.burst_modulator import LENGTH_TAG
+
+# The latest gains, for reports.
+_GAINS_KEPT = 10_000
 
 Fading = Literal["none", "rayleigh", "rician"]
 
@@ -52,7 +56,7 @@ class BlockFading(gr.sync_block):
         self._generator = np.random.default_rng(seed)
         self._gain = np.complex64(1.0)
         self._key = pmt.intern(LENGTH_TAG)
-        self.gains: list[complex] = []
+        self.gains: deque[complex] = deque(maxlen=_GAINS_KEPT)
 
     def work(
         self, inputs: list[NDArray[np.complex64]], outputs: list[NDArray[np.complex64]]

@@ -98,4 +98,4 @@ def test_no_fading_is_one() -> None:
     assert draw_gain(np.random.default_rng(0), "none") == 1
     out, gains = run([0, 50], 100, seed=1, most=64, fading="none")
     assert np.all(out == 1)
-    assert gains == [1, 1]
+    assert list(gains) == [1, 1]

@@ -36,8 +36,9 @@ def test_seven_photos_reach_the_promised_quality(codec: Codec) -> None:
     assert overview.size == (7 * 160, 2 * 160)
     mean = mean_score(scores)
     assert codec.geometry.bits_per_pixel <= 1.5
-    assert mean.psnr_db >= 21.5
-    assert mean.ms_ssim >= 0.85
+    # 28.2 dB and 0.971 measured; the margin is for other processors' rounding, no more.
+    assert mean.psnr_db >= 28.0
+    assert mean.ms_ssim >= 0.965
     # A lost tenth costs quality and does not wreck the picture.
     assert mean.psnr_db - 3 < mean.psnr_erased_db < mean.psnr_db
 

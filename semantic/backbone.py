@@ -226,7 +226,8 @@ def _load_open_clip(
         towers = CustomTextCLIP(**description)
     if config.weights_file is not None:
         assert config.weights_sha256 is not None  # the configuration insists
-        check_sha256(config.weights_file, config.weights_sha256)
+        mend = "put the right file there, or correct weights_file in the recipe"
+        check_sha256(config.weights_file, config.weights_sha256, mend)
         state = convert_to_custom_text_state_dict(_read_state(config.weights_file))
         towers.load_state_dict({k: v.float() for k, v in state.items()})
     tokenizer = open_clip.SimpleTokenizer(context_length=towers.context_length)
@@ -258,16 +259,19 @@ def _read_state(file: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def check_sha256(file: Path, expected: str) -> None:
-    """Raise WeightsError unless the file exists and has this sha256."""
+REINSTALL = "reinstall it with `make setup`"
+
+
+def check_sha256(file: Path, expected: str, mend: str = REINSTALL) -> None:
+    """Raise WeightsError unless the file exists and has this sha256; ``mend`` says what to do."""
     try:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
-        raise WeightsError(f"{file}: {error.strerror}; run `make setup` to install it") from None
+        raise WeightsError(f"{file}: {error.strerror}; {mend}") from None
     if digest != expected:
         raise WeightsError(
-            f"{file}: sha256 is {digest[:12]}..., expected {expected[:12]}...; the file is damaged or "
-            "another version, reinstall it with `make setup`"
+            f"{file}: sha256 is {digest[:12]}..., expected {expected[:12]}...; the file is damaged "
+            f"or another version, {mend}"
         )
 
 

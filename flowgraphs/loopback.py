@@ -16,11 +16,7 @@ import zmq
 from gnuradio import gr
 from numpy.typing import NDArray
 
-from blocks.burst_modulator import BurstModulator
-from blocks.burst_receiver import BurstReceiver
 from blocks.frame_assembler import AssembledFrame
-from blocks.index_sink import IndexSink
-from blocks.index_source import IndexSource
 from blocks.zmq_messages import (
     TOPIC_FRAME,
     TOPIC_PICTURE,
@@ -31,6 +27,12 @@ from blocks.zmq_messages import (
 )
 from flowgraphs.channel import Channel
 from flowgraphs.front_end import FrontEnd
+from flowgraphs.link_blocks import (
+    make_burst_receiver,
+    make_index_sink,
+    make_index_source,
+    make_modulator,
+)
 from sdr_config.schema import Profile
 from semantic.index_frame import FrameGeometry, IndexFrame
 from semantic.link_statistics import BurstRecord, LinkStatistics
@@ -92,34 +94,18 @@ class Loopback(gr.top_block):
         if profile.channel is None:
             raise LoopbackError(f"profile {profile.name} has no section channel")
         self._profile = profile
-        waveform, receiver, sockets = profile.waveform, profile.receiver, profile.zmq
-        self.index_source = IndexSource(sockets.frames_in, sockets.high_water_mark)
-        self.modulator = BurstModulator(
-            mcs=profile.transmitter.mcs,
-            samples_per_symbol=waveform.samples_per_symbol,
-            amplitude=waveform.amplitude,
-            gap_symbols=profile.transmitter.gap_symbols,
-            max_burst_symbols=profile.transmitter.max_burst_symbols,
-        )
+        self.index_source = make_index_source(profile)
+        self.modulator = make_modulator(profile)
         self.channel = self._make_channel()
-        self.front_end = FrontEnd(waveform.samples_per_symbol, receiver.dc_block_length)
+        self.front_end = FrontEnd(
+            profile.waveform.samples_per_symbol, profile.receiver.dc_block_length
+        )
         # Whatever the profile says: a simulation waits, it never drops, and it has no clock to
         # time a picture out by.
-        self.receiver = BurstReceiver(
-            symbol_rate_hz=waveform.symbol_rate_hz,
-            ring_samples=receiver.ring_samples,
-            when_full="block",
-            max_iterations=receiver.max_iterations,
-        )
+        self.receiver = make_burst_receiver(profile, when_full="block")
         try:
-            self.index_sink = IndexSink(
-                sockets.pictures_out,
-                sockets.watch_out,
-                geometries,
-                self.receiver.statistics,
-                frame_timeout_s=None,
-                high_water_mark=sockets.high_water_mark,
-                send_timeout_ms=sockets.send_timeout_ms,
+            self.index_sink = make_index_sink(
+                profile, geometries, self.receiver.statistics, frame_timeout_s=None
             )
         except BaseException:
             self.index_source.close()

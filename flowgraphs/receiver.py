@@ -7,12 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 from gnuradio import gr
 
-from blocks.burst_receiver import BurstReceiver
-from blocks.index_sink import IndexSink
 from blocks.modem.burst import build_bursts
 from blocks.modem.stream_receiver import Outcome, StreamReceiver
 from blocks.modem.waveform import MCS_CODE_RATES, RECEIVER_SAMPLES_PER_SYMBOL
 from flowgraphs.front_end import FrontEnd
+from flowgraphs.link_blocks import make_burst_receiver, make_index_sink
 from flowgraphs.radios import make_source
 from sdr_config.schema import Profile
 from semantic.index_frame import FrameGeometry
@@ -50,24 +49,13 @@ class Receiver(gr.top_block):
 
     def __init__(self, profile: Profile, geometries: Mapping[int, FrameGeometry]) -> None:
         gr.top_block.__init__(self, "UO-ISC receiver")
-        waveform, receiver, sockets = profile.waveform, profile.receiver, profile.zmq
+        receiver = profile.receiver
         self.radio = make_source(profile)
         warm_up(receiver.max_iterations)
-        self.front_end = FrontEnd(waveform.samples_per_symbol, receiver.dc_block_length)
-        self.receiver = BurstReceiver(
-            symbol_rate_hz=waveform.symbol_rate_hz,
-            ring_samples=receiver.ring_samples,
-            when_full=receiver.when_full,
-            max_iterations=receiver.max_iterations,
-        )
-        self.index_sink = IndexSink(
-            sockets.pictures_out,
-            sockets.watch_out,
-            geometries,
-            self.receiver.statistics,
-            frame_timeout_s=receiver.frame_timeout_s,
-            high_water_mark=sockets.high_water_mark,
-            send_timeout_ms=sockets.send_timeout_ms,
+        self.front_end = FrontEnd(profile.waveform.samples_per_symbol, receiver.dc_block_length)
+        self.receiver = make_burst_receiver(profile, receiver.when_full)
+        self.index_sink = make_index_sink(
+            profile, geometries, self.receiver.statistics, receiver.frame_timeout_s
         )
         self.connect(self.radio, self.front_end, self.receiver)
         self.msg_connect(self.receiver, "bursts", self.index_sink, "bursts")

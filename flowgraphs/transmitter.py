@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from gnuradio import gr
 
-from blocks.burst_modulator import BurstModulator
 from blocks.burst_timer import BurstTimer
-from blocks.index_source import IndexSource
+from flowgraphs.link_blocks import make_index_source, make_modulator
 from flowgraphs.radios import make_sink
 from sdr_config.schema import Profile, UhdRadio
 
@@ -24,22 +23,15 @@ class Transmitter(gr.top_block):
 
     def __init__(self, profile: Profile) -> None:
         gr.top_block.__init__(self, "UO-ISC transmitter")
-        waveform = profile.waveform
         self.radio = make_sink(profile)
-        self.modulator = BurstModulator(
-            mcs=profile.transmitter.mcs,
-            samples_per_symbol=waveform.samples_per_symbol,
-            amplitude=waveform.amplitude,
-            gap_symbols=profile.transmitter.gap_symbols,
-            max_burst_symbols=profile.transmitter.max_burst_symbols,
-        )
+        self.modulator = make_modulator(profile)
         # Kept as attributes: GNU Radio does not keep Python blocks alive, and crashes without them.
         self.timer: BurstTimer | None = None
         if isinstance(profile.radio, UhdRadio):
             self.timer = BurstTimer(
-                waveform.sample_rate_hz, profile.radio.lead_time_s, self._device_time_s
+                profile.waveform.sample_rate_hz, profile.radio.lead_time_s, self._device_time_s
             )
-        self.index_source = IndexSource(profile.zmq.frames_in, profile.zmq.high_water_mark)
+        self.index_source = make_index_source(profile)
         self.msg_connect(self.index_source, "frames", self.modulator, "frames")
         self.msg_connect(self.modulator, "sent", self.index_source, "sent")
         chain = [self.modulator, self.timer, self.radio]

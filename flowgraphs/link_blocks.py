@@ -1,0 +1,58 @@
+"""The blocks of the link as a profile wants them: shared by transmitter, receiver and loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from blocks.burst_modulator import BurstModulator
+from blocks.burst_receiver import BurstReceiver
+from blocks.index_sink import IndexSink
+from blocks.index_source import IndexSource
+from sdr_config.schema import Profile
+from semantic.index_frame import FrameGeometry
+from semantic.link_statistics import LinkStatistics
+
+
+def make_index_source(profile: Profile) -> IndexSource:
+    """Socket that frames to send arrive at; raises AddressError where it is in use."""
+    return IndexSource(profile.zmq.frames_in, profile.zmq.high_water_mark)
+
+
+def make_modulator(profile: Profile) -> BurstModulator:
+    """Frames to bursts at the profile's rate, level and burst length."""
+    return BurstModulator(
+        mcs=profile.transmitter.mcs,
+        samples_per_symbol=profile.waveform.samples_per_symbol,
+        amplitude=profile.waveform.amplitude,
+        gap_symbols=profile.transmitter.gap_symbols,
+        max_burst_symbols=profile.transmitter.max_burst_symbols,
+    )
+
+
+def make_burst_receiver(profile: Profile, when_full: Literal["block", "drop"]) -> BurstReceiver:
+    """Samples to code blocks; ``when_full`` says whether the flowgraph can wait."""
+    return BurstReceiver(
+        symbol_rate_hz=profile.waveform.symbol_rate_hz,
+        ring_samples=profile.receiver.ring_samples,
+        when_full=when_full,
+        max_iterations=profile.receiver.max_iterations,
+    )
+
+
+def make_index_sink(
+    profile: Profile,
+    geometries: Mapping[int, FrameGeometry],
+    statistics: LinkStatistics,
+    frame_timeout_s: float | None,
+) -> IndexSink:
+    """Code blocks to frames on the profile's sockets; raises AddressError where one is in use."""
+    return IndexSink(
+        profile.zmq.pictures_out,
+        profile.zmq.watch_out,
+        geometries,
+        statistics,
+        frame_timeout_s=frame_timeout_s,
+        high_water_mark=profile.zmq.high_water_mark,
+        send_timeout_ms=profile.zmq.send_timeout_ms,
+    )

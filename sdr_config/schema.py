@@ -86,7 +86,9 @@ class Receiver(Section):
     """The receiver's buffers and limits."""
 
     dc_block_length: Annotated[int, Field(ge=0, le=65_536)] = Field(
-        default=1024, description="samples the DC estimate averages over, 0 = DC is left in"
+        default=0,
+        description="samples a running DC estimate averages over; 0 = none: the receiver takes DC out "
+        "of every burst anyway, a running one is for DC that drifts within a burst",
     )
     ring_samples: Annotated[int, Field(ge=4096, le=1 << 28)] = Field(
         default=1 << 20, description="buffer between flowgraph and demodulator, in samples"

@@ -347,3 +347,21 @@ def test_false_alarms_long() -> None:
             tone = np.exp(2j * np.pi * generator.uniform(-0.3, 0.3) * np.arange(samples.size))
             samples += 10 ** generator.uniform(-1, 1) * envelope * tone
         assert receiver.push(samples.astype(np.complex64)) == [], turn
+
+
+@pytest.mark.parametrize("dc_db", [-10.0, 0.0, 10.0])
+def test_dc_line_costs_nothing(dc_db: float) -> None:
+    """A DC offset below, at and above the signal's level: every block of a short burst still decodes."""
+    for seed in range(3):
+        generator = np.random.default_rng(seed)
+        bursts = bursts_of(random_bits(3000, seed), mcs=4)
+        air = Air(
+            snr_db=6.0,
+            cfo=float(generator.uniform(-1, 1)) * wf.MAX_CFO_SYMBOL_RATES,
+            dc=10 ** (dc_db / 20) * complex(np.exp(2j * np.pi * generator.uniform())),
+        )
+        samples, _ = on_air(bursts)
+        receiver = StreamReceiver()
+        found = receiver.push(air.receive(samples, generator)) + receiver.flush()
+        blocks = [block for item in found if item.burst for block in item.burst.blocks]
+        assert [block.ok for block in blocks] == [True] * sum(b.header.blocks for b in bursts)

@@ -24,6 +24,7 @@ from blocks.modem.pulse import (
     derotate,
     filter_real,
     matched_filter_bank,
+    remove_mean,
     sample_symbols,
 )
 
@@ -124,9 +125,7 @@ def search(samples: NDArray[np.complex64]) -> list[Candidate]:
     Returns:
         Candidates at positions ``SEARCH_CONTEXT_BEFORE .. SEARCH_CONTEXT_BEFORE + n - 1``.
     """
-    filtered = filter_real(
-        samples - samples.mean(dtype=np.complex128).astype(np.complex64), _search_taps()
-    )
+    filtered = filter_real(remove_mean(samples), _search_taps())
     score, strength, phase = _repetition_score(filtered, _word_filters())
     peaks = _peaks(score, strength, np.float32(SEARCH_THRESHOLD), _PEAK_REACH)
     return [
@@ -154,7 +153,7 @@ def confirm(samples: NDArray[np.complex64], candidate: Candidate) -> Acquisition
             f"candidate at {candidate.position} lacks context in {samples.size} samples"
         )
     stretch = samples[low:high]
-    stretch = stretch - stretch.mean(dtype=np.complex128).astype(np.complex64)
+    stretch = remove_mean(stretch)
     known = wf.preamble()
     best = (0.0, 0.0, 0.0, 0, 0.0)
     for alias in _ALIASES:

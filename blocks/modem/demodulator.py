@@ -18,6 +18,7 @@ from blocks.modem.pulse import (
     BANK_MARGIN_SAMPLES,
     derotate,
     matched_filter_bank,
+    remove_mean,
     sample_symbols,
 )
 from blocks.modem.scrambling import gold_sequence
@@ -148,7 +149,7 @@ def demodulate_header(
             ``HEADER_SPAN_SAMPLES`` after it.
         acquisition: with ``start`` relative to ``samples``.
     """
-    turned = derotate(samples, acquisition.cfo / _SPS)
+    turned = derotate(remove_mean(samples), acquisition.cfo / _SPS)
     known = join(known_preamble(), known_pilots(wf.HEADER_SYMBOLS))
     channel = _estimate_channel(turned, acquisition.start, float(_SPS), known)
     positions = body_positions(wf.HEADER_SYMBOLS).astype(np.float64)
@@ -184,7 +185,7 @@ def demodulate_burst(
         header: from :func:`demodulate_header`.
         max_iterations: limit of the LDPC decoder.
     """
-    turned = derotate(samples, acquisition.cfo / _SPS)
+    turned = derotate(remove_mean(samples), acquisition.cfo / _SPS)
     body = wf.HEADER_SYMBOLS + header.payload_symbols
     known = join(known_preamble(), known_pilots(body), known_body(0, header_symbols(header)))
     start, step = track_timing(turned, acquisition.start, known)

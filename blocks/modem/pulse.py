@@ -85,6 +85,15 @@ def _shape(padded, taps, out):  # type: ignore[no-untyped-def]
             out[row, 2 * phase + 1] = line[2 * row + 1]
 
 
+def remove_mean(samples: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    """The samples without their mean, which is a receiver's DC offset and very little of the signal.
+
+    Of a burst of n symbols it takes 1/n of the energy, at 1,700 symbols (the shortest with a payload worth
+    sending) a disturbance of -32 dB.
+    """
+    return samples - samples.mean(dtype=np.complex128).astype(np.complex64)
+
+
 @njit(nogil=True, cache=True)
 def derotate(samples, cycles_per_sample):  # type: ignore[no-untyped-def]
     """``samples[n] exp(-j 2 pi cycles_per_sample n)`` as ``complex64 [n]``.

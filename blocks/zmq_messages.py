@@ -115,6 +115,9 @@ def open_socket(
     socket.setsockopt(zmq.RCVHWM, limits.high_water_mark)
     socket.setsockopt(zmq.SNDTIMEO, limits.send_timeout_ms)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+    # A connection that has not come about takes no messages: a send waits for it and times out, instead
+    # of filling a queue that nobody will ever read.
+    socket.setsockopt(zmq.IMMEDIATE, 1)
     try:
         if bind is not None:
             socket.bind(bind)

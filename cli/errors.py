@@ -18,6 +18,7 @@ USER_ERRORS = frozenset(
         "blocks.modem.ldpc_vectors.VectorFileError",
         "blocks.modem.waveform.WaveformError",
         "blocks.zmq_messages.AddressError",
+        "cli.exchange.ExchangeError",
         "cli.output.OutputError",
         "flowgraphs.radios.RadioError",
         "sdr_config.load.ConfigError",

@@ -83,7 +83,7 @@ class BurstModulator(gr.sync_block):
         self.code_blocks_sent = 0
         self._frames: deque[Iterator[Burst]] = deque()
         self._bursts: Iterator[Burst] = iter(())
-        self._samples = np.empty(0, np.complex64)
+        self._samples: NDArray[np.complex64] = np.empty(0, np.complex64)
         self._tag: str | None = None
         self._tail: deque[tuple[NDArray[np.complex64], str | None]] = deque()
         self._frame_open = False

@@ -14,6 +14,7 @@ import numpy as np
 import pmt
 import zmq
 from gnuradio import gr
+from numpy.typing import NDArray
 
 from blocks.zmq_messages import (
     TOPIC_FRAME,
@@ -125,7 +126,7 @@ class IndexSource(gr.basic_block):
             return None
 
 
-def pdu_to_bits(pdu: pmt.pmt_base) -> tuple[int, int, np.ndarray[tuple[int], np.dtype[np.uint8]]]:
+def pdu_to_bits(pdu: pmt.pmt_base) -> tuple[int, int, NDArray[np.uint8]]:
     """Inverse of :func:`frame_to_pdu`: frame id, codec tag and bits ``uint8 [n]``.
 
     Raises:

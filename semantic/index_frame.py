@@ -247,7 +247,7 @@ class IndexFrame:
                 raise IndexFrameError(
                     f"expected {expected[0]} erasure flags, got {list(erased_bits.shape)}"
                 )
-            flat_erased = erased_bits.reshape(-1, width).any(axis=1)
+            flat_erased = np.asarray(erased_bits.reshape(-1, width).any(axis=1))
             flat[flat_erased] = 0
         return cls(
             frame_id=frame_id,

@@ -123,7 +123,7 @@ class _Plan:
     stride: int
 
 
-def _schedule(code: LdpcCode, rows: IntArray) -> list[list[int]]:
+def _schedule(code: LdpcCode, rows: list[int]) -> list[list[int]]:
     """Edges of each row, rows in the order in which they are processed.
 
     A column of nothing but fillers tells its checks nothing: its edges are left out, and so is a row
@@ -136,7 +136,7 @@ def _schedule(code: LdpcCode, rows: IntArray) -> list[list[int]]:
             for edge in range(code.row_start[row], code.row_start[row + 1])
             if not first_empty <= code.edge_column[edge] < code.info_columns
         ]
-        for row in rows.tolist()
+        for row in rows
     }
 
     def rank(row: int) -> tuple[bool, int, int]:
@@ -158,7 +158,8 @@ def _plan(code: LdpcCode, redundancy_version: int) -> _Plan:
     size = code.lifting_size
     # Vectors start on cache lines, and there is room for one on either side of the column.
     stride = -(-size // _ALIGNED_STEPS) * _ALIGNED_STEPS + 2 * LANES
-    layers = _schedule(code, rows_reached(code, redundancy_version))
+    rows = [int(row) for row in rows_reached(code, redundancy_version)]
+    layers = _schedule(code, rows)
     edges = np.array([edge for layer in layers for edge in layer])
     positions = LANES + np.arange(code.columns)[:, None] * stride + np.arange(size)
     flat = positions.reshape(-1)
@@ -209,7 +210,7 @@ def _place(selected: StepArray, runs: IntArray, fillers: IntArray, posterior: St
         target = posterior[runs[run, 1] : runs[run, 1] + runs[run, 2]]
         for i in range(target.size):
             total = np.int32(target[i]) + np.int32(source[i])
-            target[i] = min(max(total, -CHANNEL_LIMIT), CHANNEL_LIMIT)
+            target[i] = min(max(int(total), -CHANNEL_LIMIT), CHANNEL_LIMIT)
     for run in range(fillers.shape[0]):
         posterior[fillers[run, 0] : fillers[run, 0] + fillers[run, 1]] = FILLER_STEPS
 

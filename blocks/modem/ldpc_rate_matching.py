@@ -23,7 +23,9 @@ def _selected_bits(code: LdpcCode, redundancy_version: int) -> NDArray[np.int32]
     if redundancy_version not in (0, 1, 2, 3):
         raise LdpcError(f"redundancy version must be 0 to 3, got {redundancy_version}")
     size = code.lifting_size
-    buffer = np.arange(PUNCTURED_COLUMNS * size, code.codeword_bits, dtype=np.int32)
+    buffer: NDArray[np.int32] = np.arange(
+        PUNCTURED_COLUMNS * size, code.codeword_bits, dtype=np.int32
+    )
     start = _START_COLUMN[code.base_graph][redundancy_version] * size
     buffer = np.roll(buffer, -start)
     is_filler = (buffer >= code.info_bits) & (buffer < code.info_columns * size)

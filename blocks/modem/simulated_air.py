@@ -101,7 +101,8 @@ def _kernel() -> NDArray[np.float64]:
     distance = np.arange(1 - _HALF_KERNEL, _HALF_KERNEL + 1)[None, :] - fraction
     edge = np.clip(1 - (distance / _HALF_KERNEL) ** 2, 0, None)
     window = np.i0(_KERNEL_BETA * np.sqrt(edge)) / np.i0(_KERNEL_BETA)
-    return np.sinc(distance) * window
+    kernel: NDArray[np.float64] = (np.sinc(distance) * window).astype(np.float64)
+    return kernel
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
@@ -137,6 +138,6 @@ def _decimation_taps() -> NDArray[np.float64]:
 
 def decimate(samples: NDArray[np.complex128]) -> NDArray[np.complex128]:
     """Low-pass and every second sample; sample 0 stays sample 0."""
-    full = np.convolve(samples, _decimation_taps())
+    full: NDArray[np.complex128] = np.convolve(samples, _decimation_taps()).astype(np.complex128)
     half = _decimation_taps().size // 2
     return full[half : half + samples.size : _DECIMATION]

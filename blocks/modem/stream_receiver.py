@@ -67,7 +67,7 @@ class StreamReceiver:
         # Everything below counts samples from the start of the stream. The stream is taken to be
         # silent before its start: search and filters may look there.
         self._origin = -acq.SEARCH_CONTEXT_BEFORE - dem.LEAD_SAMPLES - acq.CONFIRM_MARGIN_SAMPLES
-        self._buffer = np.zeros(-self._origin, np.complex64)
+        self._buffer: NDArray[np.complex64] = np.zeros(-self._origin, np.complex64)
         self._searched = 0
         self._resume = 0
         self._failed_start = -np.inf

@@ -61,7 +61,7 @@ def to_pdu(header: BurstHeader, blocks: list[CodeBlock], record: BurstRecord) ->
     ok = np.array([block.ok for block in blocks], np.uint8)
     llrs = np.concatenate([quantise_llrs(block.llrs) for block in blocks])
     bits = np.concatenate([block.bits for block in blocks])
-    meta = pmt.dict_add(meta, _KEY_OK, pmt.init_u8vector(ok.size, ok))
+    meta = pmt.dict_add(meta, _KEY_OK, pmt.init_u8vector(ok.size, ok.tolist()))
     meta = pmt.dict_add(meta, _KEY_LLRS, pmt.init_s8vector(llrs.size, llrs))
     meta = pmt.dict_add(meta, _KEY_FATE, pmt.intern(record.fate.value))
     meta = pmt.dict_add(meta, _KEY_SNR, pmt.from_double(record.snr_db))

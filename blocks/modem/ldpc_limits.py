@@ -18,7 +18,9 @@ def normal_approximation_per(info_bits: int, coded_bits: int, snr_db: float) -> 
     symbols = coded_bits / BITS_PER_SYMBOL
     mean, variance = bicm_density_8psk(snr_db)
     margin = symbols * mean - info_bits + 0.5 * math.log2(symbols)
-    return 0.5 * math.erfc(margin / math.sqrt(2 * symbols * variance))
+    # Where nothing is lost nothing varies: the code works or it does not.
+    spread = math.sqrt(2 * symbols * max(variance, 1e-300))
+    return 0.5 * math.erfc(margin / spread)
 
 
 def normal_approximation_snr_db(info_bits: int, coded_bits: int, per: float = 1e-2) -> float:

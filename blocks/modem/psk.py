@@ -176,9 +176,11 @@ def bicm_density_8psk(snr_db: float, nodes: int = 48) -> tuple[float, float]:
         likelihood = np.exp(-(distance - distance.min(axis=1, keepdims=True)))
         same = likelihood @ (labels == label)
         lost = np.log2(likelihood.sum(axis=1, keepdims=True) / same).sum(axis=1)
-        first += float(weights @ (BITS_PER_SYMBOL - lost))
-        second += float(weights @ (BITS_PER_SYMBOL - lost) ** 2)
-    return first, second - first**2
+        first += float(weights @ lost)
+        second += float(weights @ lost**2)
+    # The variance of what is lost, which is that of what is left: near capacity both moments are tiny,
+    # and their difference stays exact.
+    return BITS_PER_SYMBOL - first, max(second - first**2, 0.0)
 
 
 def bicm_capacity_8psk(snr_db: float) -> float:

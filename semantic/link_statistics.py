@@ -7,7 +7,6 @@ Books must balance: ``sent = sum of fates + undetected``. NumPy-free on purpose:
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -120,11 +119,3 @@ class LinkStatistics:
                 data["bursts_sent"] = sent
                 data["undetected"] = sent - self.detected
             return data
-
-
-def combine(records: Iterable[BurstRecord]) -> LinkStatistics:
-    """Totals over a list of records."""
-    statistics = LinkStatistics()
-    for record in records:
-        statistics.add(record)
-    return statistics

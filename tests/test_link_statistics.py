@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semantic.link_statistics import BurstRecord, Fate, LinkStatistics, combine
+from semantic.link_statistics import BurstRecord, Fate, LinkStatistics
 
 RECORD = BurstRecord(
     fate=Fate.DECODED,
@@ -25,6 +26,13 @@ RECORD = BurstRecord(
     code_blocks_ok=3,
 )
 DEAF = BurstRecord(Fate.HEADER_FAILED, 5, snr_db=-20.0, cfo_hz=1e4, level=0.1)
+
+
+def combine(records: Iterable[BurstRecord]) -> LinkStatistics:
+    statistics = LinkStatistics()
+    for record in records:
+        statistics.add(record)
+    return statistics
 
 
 @given(st.lists(st.sampled_from(list(Fate)), max_size=40), st.integers(0, 20))

@@ -107,7 +107,7 @@ def run_stock_chain(recording: Path) -> None:
 def measure(work: Callable[[], object], symbols: float, seconds: float) -> list[float]:
     """Million symbols per second of each repetition; the first, uncounted, compiles and warms up."""
     work()
-    rates = []
+    rates: list[float] = []
     ends = time.monotonic() + seconds
     while len(rates) < 3 or time.monotonic() < ends:
         started = time.perf_counter()

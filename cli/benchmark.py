@@ -1,55 +1,16 @@
-"""``uoisc benchmark``: parts of the link against independent references."""
+"""``uoisc benchmark``: what the link can do, against theory and against its peers."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
 import typer
 
-from cli import options
+from cli.benchmark_ldpc import ldpc
 from cli.benchmark_per import per
-from cli.output import make_console, print_json
-
-if TYPE_CHECKING:
-    from blocks.modem.ldpc_vectors import VectorReport
 
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
-    group = typer.Typer(help="Check parts against independent references.")
+    group = typer.Typer(help="Measure the link, against theory and against its peers.")
     group.command("ldpc")(ldpc)
     group.command("per")(per)
     app.add_typer(group, name="benchmark")
-
-
-def ldpc(
-    vectors: Annotated[Path, typer.Option(help="Test vectors (.npz), see docs/waveform.md.")],
-    json: options.Json = False,
-) -> None:
-    """Check the LDPC encoder and decoder against a file of test vectors."""
-    from blocks.modem.ldpc_vectors import check_vector_file
-
-    with make_console().status("encoding and decoding"):
-        report = check_vector_file(vectors)
-    if json:
-        print_json(report.to_json())
-    else:
-        _print_table(report)
-    if not report.all_ok:
-        raise typer.Exit(1)
-
-
-def _print_table(report: VectorReport) -> None:
-    from rich.table import Table
-
-    table = Table("case", "base graph", "lifting size", "encoder", "decoder")
-    for case in report.cases:
-        table.add_row(
-            case.name,
-            str(case.base_graph),
-            str(case.lifting_size),
-            "ok" if case.encode_ok else "FAILED",
-            "ok" if case.decode_ok else "FAILED",
-        )
-    make_console(stderr=False).print(table)

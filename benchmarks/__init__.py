@@ -1,0 +1,4 @@
+"""What the project's speed and error rates are measured with; `uoisc benchmark` is the door.
+
+One module, one thing measured. Timed figures come as ratios against a peer of the same run.
+"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from blocks.modem.simulated_air import Air, decimate, noise, resample
+from blocks.modem.simulated_air import AIR_SAMPLES_PER_SYMBOL, Air, decimate, noise, resample
 
 
 def tone(frequency: float, count: int, start: float = 0.0, step: float = 1.0) -> np.ndarray:
@@ -54,6 +54,37 @@ def test_offsets_of_carrier_and_clock() -> None:
     # Two samples per symbol leave the receiver's decimation.
     assert np.diff(turns).mean() * 2 == pytest.approx(0.03, rel=1e-4)
     assert air.arrival(1000.0) == pytest.approx(1012.5 * (1 + 50e-6) / 2)
+
+
+def test_echoes_shape_the_spectrum_as_two_taps_do() -> None:
+    # A tone of f cycles per symbol through 1 + g z^-d is scaled by 1 + g exp(-j 2 pi f d).
+    echoes = ((1.0, 0.3j), (2.37, -0.2 + 0.0j))
+    for frequency in (-0.4, 0.0, 0.11, 0.5):
+        sent = tone(frequency / AIR_SAMPLES_PER_SYMBOL, 4000).astype(np.complex64)
+        direct, echoed = (
+            Air(delay=7.3, sro_ppm=30.0, echoes=paths).receive(sent, np.random.default_rng(0))
+            for paths in ((), echoes)
+        )
+        expected = 1 + sum(gain * np.exp(-2j * np.pi * frequency * delay) for delay, gain in echoes)
+        ratio = echoed[200:1800] / direct[200:1800]
+        assert np.abs(ratio - expected).max() < 1e-4
+
+
+def test_echoes_come_after_the_direct_path() -> None:
+    pulse = np.zeros(400, np.complex64)
+    pulse[200] = 1.0
+    air = Air(echoes=((8.0, 0.5 + 0.0j),))
+    out = np.abs(air.receive(pulse, np.random.default_rng(0)))
+    first = round(air.arrival(200))
+    assert np.argmax(out) == first
+    assert out[first + 2 * 8] == pytest.approx(0.5 * out[first], rel=1e-3)
+
+
+def test_last_echo_is_not_cut_off() -> None:
+    samples = np.zeros(400, np.complex64)
+    samples[-1] = 1.0
+    out = Air(echoes=((30.0, 1.0 + 0.0j),)).receive(samples, np.random.default_rng(0))
+    assert np.abs(out[-20:]).max() > 0.2
 
 
 def test_same_seed_same_samples() -> None:

@@ -38,6 +38,9 @@ class Air:
         phase_noise: random walk of the carrier's phase, rad^2 per symbol.
         gain: amplitude after everything else.
         dc: constant added to every sample, in units of the signal's amplitude before ``gain``.
+        echoes: further paths, each ``(delay, gain)``: delay behind the first path in symbols of the
+            transmitter, any fraction, and complex gain relative to it. ``snr_db`` stays that of the
+            first path.
     """
 
     snr_db: float | None = None
@@ -48,14 +51,20 @@ class Air:
     phase_noise: float = 0.0
     gain: float = 1.0
     dc: complex = 0.0
+    echoes: tuple[tuple[float, complex], ...] = ()
 
     def receive(
         self, samples: NDArray[np.complex64], generator: np.random.Generator
     ) -> NDArray[np.complex64]:
         """Air samples to receiver samples, ``complex64 [about n / 2]``."""
-        count = int((samples.size + self.delay) * (1 + self.sro_ppm * 1e-6)) // 2 * 2
+        paths = [(0.0, 1.0 + 0.0j), *self.echoes]
+        latest = AIR_SAMPLES_PER_SYMBOL * max(delay for delay, _ in paths)
+        count = int((samples.size + self.delay + latest) * (1 + self.sro_ppm * 1e-6)) // 2 * 2
         step = 1 / (1 + self.sro_ppm * 1e-6)
-        received = resample(samples, -self.delay, step, count)
+        received = np.zeros(count, np.complex128)
+        for delay, gain in paths:
+            first = -self.delay - AIR_SAMPLES_PER_SYMBOL * delay
+            received += gain * resample(samples, first, step, count)
         turns = self.cfo / AIR_SAMPLES_PER_SYMBOL * np.arange(count) + self.phase
         angle = 2 * np.pi * turns
         if self.phase_noise:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from blocks.modem.demodulator import CodeBlock
 from blocks.modem.header import BurstHeader
+from blocks.pmt_arrays import array_to_pmt, pmt_to_array
 from semantic.index_frame import LLR_STEP
 from semantic.link_statistics import BurstRecord, Fate
 
@@ -61,12 +62,12 @@ def to_pdu(header: BurstHeader, blocks: list[CodeBlock], record: BurstRecord) ->
     ok = np.array([block.ok for block in blocks], np.uint8)
     llrs = np.concatenate([quantise_llrs(block.llrs) for block in blocks])
     bits = np.concatenate([block.bits for block in blocks])
-    meta = pmt.dict_add(meta, _KEY_OK, pmt.init_u8vector(ok.size, ok.tolist()))
-    meta = pmt.dict_add(meta, _KEY_LLRS, pmt.init_s8vector(llrs.size, llrs))
+    meta = pmt.dict_add(meta, _KEY_OK, array_to_pmt(ok))
+    meta = pmt.dict_add(meta, _KEY_LLRS, array_to_pmt(llrs))
     meta = pmt.dict_add(meta, _KEY_FATE, pmt.intern(record.fate.value))
     meta = pmt.dict_add(meta, _KEY_SNR, pmt.from_double(record.snr_db))
     meta = pmt.dict_add(meta, _KEY_CFO, pmt.from_double(record.cfo_hz))
-    return pmt.cons(meta, pmt.init_u8vector(bits.size, bits))
+    return pmt.cons(meta, array_to_pmt(bits))
 
 
 def from_pdu(pdu: pmt.pmt_base) -> BurstMessage:
@@ -80,9 +81,9 @@ def from_pdu(pdu: pmt.pmt_base) -> BurstMessage:
     meta = pmt.car(pdu)
     header = BurstHeader(**{name: int(pmt.to_uint64(_get(meta, name))) for name in _HEADER_FIELDS})
     shape = (header.blocks, header.plan.payload_bits)
-    ok = np.array(pmt.u8vector_elements(_get(meta, "ok")), np.bool_)
-    llrs = np.array(pmt.s8vector_elements(_get(meta, "llrs")), np.int8)
-    bits = np.array(pmt.u8vector_elements(pmt.cdr(pdu)), np.uint8)
+    ok = pmt_to_array(_get(meta, "ok")).astype(np.bool_)
+    llrs = pmt_to_array(_get(meta, "llrs"))
+    bits = pmt_to_array(pmt.cdr(pdu))
     if ok.size != shape[0] or bits.size != shape[0] * shape[1] or llrs.size != bits.size:
         raise ValueError(f"PDU of {bits.size} bits does not hold {shape[0]} blocks of {shape[1]}")
     if int(bits.max()) > 1:

@@ -26,6 +26,7 @@ from blocks.modem.stream_receiver import (
     ReceivedBurst,
     StreamReceiver,
 )
+from blocks.pmt_arrays import array_to_pmt
 from blocks.sample_ring import Gap, SampleRing
 from semantic.link_statistics import BurstRecord, Fate, LinkStatistics
 
@@ -170,7 +171,7 @@ class BurstReceiver(gr.sync_block):
     def _publish_constellation(self, symbols: NDArray[np.complex64]) -> None:
         stride = max(1, symbols.size // _CONSTELLATION_SYMBOLS)
         self.last_constellation = symbols[::stride][:_CONSTELLATION_SYMBOLS].copy()
-        vector = pmt.init_c32vector(self.last_constellation.size, self.last_constellation)
+        vector = array_to_pmt(self.last_constellation)
         self.message_port_pub(PORT_CONSTELLATION, pmt.cons(pmt.make_dict(), vector))
 
     def _to_record(self, received: ReceivedBurst) -> BurstRecord:

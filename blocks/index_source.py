@@ -16,6 +16,7 @@ import zmq
 from gnuradio import gr
 from numpy.typing import NDArray
 
+from blocks.pmt_arrays import array_to_pmt, pmt_to_array
 from blocks.zmq_messages import (
     TOPIC_FRAME,
     MessageError,
@@ -42,7 +43,7 @@ def frame_to_pdu(frame: IndexFrame) -> pmt.pmt_base:
     meta = pmt.dict_add(meta, KEY_FRAME_ID, pmt.from_uint64(frame.frame_id))
     meta = pmt.dict_add(meta, KEY_CODEC_TAG, pmt.from_uint64(frame.geometry.codec_tag))
     bits = frame.to_bits()
-    return pmt.cons(meta, pmt.init_u8vector(bits.size, bits))
+    return pmt.cons(meta, array_to_pmt(bits))
 
 
 class IndexSource(gr.basic_block):
@@ -139,5 +140,5 @@ def pdu_to_bits(pdu: pmt.pmt_base) -> tuple[int, int, NDArray[np.uint8]]:
     codec_tag = pmt.dict_ref(meta, KEY_CODEC_TAG, pmt.PMT_NIL)
     if pmt.is_null(frame_id) or pmt.is_null(codec_tag):
         raise ValueError("PDU lacks frame_id or codec_tag")
-    bits = np.array(pmt.u8vector_elements(pmt.cdr(pdu)), np.uint8)
+    bits = pmt_to_array(pmt.cdr(pdu))
     return int(pmt.to_uint64(frame_id)), int(pmt.to_uint64(codec_tag)), bits

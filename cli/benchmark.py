@@ -6,6 +6,7 @@ import typer
 
 from cli.benchmark_ldpc import ldpc
 from cli.benchmark_per import per
+from cli.benchmark_sensitivity import sensitivity
 
 
 def register(app: typer.Typer) -> None:
@@ -13,4 +14,5 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Measure the link, against theory and against its peers.")
     group.command("ldpc")(ldpc)
     group.command("per")(per)
+    group.command("sensitivity")(sensitivity)
     app.add_typer(group, name="benchmark")

@@ -2,168 +2,106 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from cli.output import atomic_write, check_output_file, make_console
+from cli import benchmark_common as common
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.table import Table
 
-    from blocks.modem.error_rates import Conditions, Point, Tally
+    from blocks.modem.error_rates import Conditions, Point
 
-# Trials between two looks at the counts. A constant: the result must not depend on --jobs.
-_BATCH = 16
-_MAX_POINTS = 200
+_CHANNELS = "awgn, rayleigh, rician:K (linear), two-tap or two-tap:DB,SYMBOLS."
 
 
 def per(
-    mcs: Annotated[str, typer.Option(help="Code rates, e.g. 4 or 0,1,4 or 0-9.")],
+    mcs: common.McsList,
     snr_db: Annotated[str, typer.Option(help="Es/N0 in dB as START:STOP:STEP, or one value.")],
-    sync: Annotated[
-        str, typer.Option(help="full (the receiver), ideal (told everything), or both.")
-    ] = "both",
-    errors: Annotated[int, typer.Option(min=1, help="Block errors to count per point.")] = 100,
+    sync: common.SyncKind = "both",
+    channel: Annotated[str, typer.Option(help=_CHANNELS)] = "awgn",
+    errors: common.Errors = 100,
     max_blocks: Annotated[int, typer.Option(min=1, help="Blocks per point at most.")] = 100_000,
     info_bits: Annotated[
         int | None, typer.Option(min=25, max=8448, help="Code block with its CRC; default largest.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the points here.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the curves here (PNG).")] = None,
+    max_burst_symbols: Annotated[
+        int, typer.Option(min=1000, max=20_000, help="Length of a burst at most.")
+    ] = 20_000,
+    seed: common.Seed = 0,
+    jobs: common.Jobs = 1,
+    json_file: common.JsonFile = None,
+    plot: common.PlotFile = None,
 ) -> None:
-    """Measure block error rates; missed bursts count as errors."""
-    rates = parse_mcs(mcs)
-    grid = parse_grid(snr_db)
-    if sync not in ("full", "ideal", "both"):
-        raise typer.BadParameter("expected full, ideal or both", param_hint="--sync")
-    for file in (json_file, plot):
-        if file is not None:
-            check_output_file(file)
+    """Measure block error rates; missed bursts count as errors.
 
+    Es/N0 is that of the mean received energy, echoes included. Under flat fading every burst has a gain of
+    its own and "theory" is the average over the law.
+    """
+    rates, grid, kinds = common.parse_mcs(mcs), common.parse_grid(snr_db), common.parse_sync(sync)
+    way = common.parse_channel(channel)
+    common.check_files(json_file, plot)
+
+    from benchmarks.sweep import measure, processes
     from blocks.modem.error_rates import Conditions
+    from blocks.modem.fading import ChannelError
 
-    kinds: tuple[Any, ...] = ("full", "ideal") if sync == "both" else (sync,)
-    wanted = [
-        Conditions(rate, value, kind, info_bits, seed=seed)
-        for rate in rates
-        for kind in kinds
-        for value in grid
-    ]
-    points = _measure(wanted, errors, max_blocks, jobs)
-    make_console(stderr=False).print(_table(points))
-    if json_file is not None:
-        text = json.dumps([point.to_json() for point in points], indent=1)
-        atomic_write(json_file, f"{text}\n".encode())
-    if plot is not None:
-        from cli.figures import save_figure
-
-        figure = draw_curves(points)
-        atomic_write(plot, lambda file: save_figure(figure, file))
-
-
-def parse_mcs(text: str) -> list[int]:
-    """``4``, ``0,1,4`` or ``0-9`` as a list.
-
-    Raises:
-        typer.BadParameter: anything else.
-    """
-    found: list[int] = []
-    for part in text.split(","):
-        low, dash, high = part.strip().partition("-")
-        if not (low.isdigit() and (not dash or high.isdigit())):
-            raise typer.BadParameter(f"{part!r}: expected 4 or 0,1,4 or 0-9", param_hint="--mcs")
-        found += range(int(low), int(high if dash else low) + 1)
-    if not found or max(found) > 9:
-        raise typer.BadParameter(f"{text!r}: expected numbers 0 to 9", param_hint="--mcs")
-    return sorted(set(found))
-
-
-def parse_grid(text: str) -> list[float]:
-    """``3:5:0.5`` as 3, 3.5, 4, 4.5, 5; one number as itself.
-
-    Raises:
-        typer.BadParameter: not of that form, or too many points.
-    """
-    hint = "--snr-db"
     try:
-        parts = [float(part) for part in text.split(":")]
-    except ValueError:
-        raise typer.BadParameter(f"{text!r}: expected START:STOP:STEP", param_hint=hint) from None
-    if not all(-40 <= part <= 100 for part in parts):
-        raise typer.BadParameter(f"{text!r}: expected values from -40 to 100", param_hint=hint)
-    if len(parts) == 1:
-        return parts
-    if len(parts) != 3 or parts[2] <= 0 or parts[1] < parts[0]:
-        raise typer.BadParameter(f"{text!r}: expected START:STOP:STEP, rising", param_hint=hint)
-    start, stop, step = parts
-    count = int((stop - start) / step + 1e-6) + 1
-    if count > _MAX_POINTS:
-        raise typer.BadParameter(f"{count} points, at most {_MAX_POINTS}", param_hint=hint)
-    return [round(start + step * number, 6) for number in range(count)]
+        wanted = [
+            Conditions(rate, value, kind, info_bits, max_burst_symbols, seed=seed, channel=way)
+            for rate in rates
+            for kind in kinds
+            for value in grid
+        ]
+    except ChannelError as error:
+        raise typer.BadParameter(str(error), param_hint="--sync") from error
+    with processes(jobs) as run, common.show_counts() as show:
+        points = [measure(conditions, errors, max_blocks, run, show) for conditions in wanted]
+    common.print_table(_table(points))
+    common.write_json(json_file, [point.to_json() for point in points])
+    common.write_plot(plot, lambda: draw_curves(points))
 
 
-def _measure(wanted: list[Conditions], errors: int, max_blocks: int, jobs: int) -> list[Point]:
-    from joblib import Parallel, delayed
+def theory(conditions: Conditions) -> Callable[[float], float]:
+    """Curve C: the normal approximation at an Es/N0 in dB, averaged over the law of flat fading."""
+    import numpy as np
 
-    from blocks.modem.error_rates import Tally, run_trials, until_errors
+    from blocks.modem.fading import FlatFading
+    from blocks.modem.ldpc_limits import normal_approximation_per
 
-    points = []
-    with (
-        Parallel(n_jobs=jobs) as pool,
-        Progress(
-            TextColumn("{task.description}"), TimeElapsedColumn(), console=make_console()
-        ) as progress,
-    ):
+    plan, _ = conditions.frame
 
-        def run(conditions: Conditions, trials: Iterable[int]) -> Tally:
-            numbers = list(trials)
-            pieces = [numbers[start::jobs] for start in range(jobs)]
-            parts = pool(delayed(run_trials)(conditions, piece) for piece in pieces if piece)
-            return sum(parts, Tally())
+    def awgn(snr_db: float) -> float:
+        return normal_approximation_per(plan.info_bits, plan.coded_bits, snr_db)
 
-        for conditions in wanted:
-            name = f"mcs {conditions.mcs} {conditions.sync} {conditions.snr_db:g} dB"
-            task = progress.add_task(name, total=None)
-            for point in until_errors(conditions, errors, max_blocks, _BATCH, run):
-                text = f"{name}: {point.tally.block_errors} errors in {point.tally.blocks} blocks"
-                progress.update(task, description=text)
-            points.append(point)
-            progress.remove_task(task)
-    return points
+    law = conditions.channel
+    if not isinstance(law, FlatFading):
+        return awgn
+    grid = np.arange(-8.0, 16.0, 0.05)
+    values = np.array([awgn(float(snr_db)) for snr_db in grid])
+    return lambda snr_db: law.mean(lambda at: np.interp(at, grid, values), snr_db)
 
 
 def _table(points: list[Point]) -> Table:
-    from blocks.modem.ldpc_limits import normal_approximation_per
-
-    table = Table(
-        title="Block error rates", box=box.HORIZONTALS, padding=(0, 1, 0, 0), pad_edge=False
+    table = common.make_table(
+        f"Block error rates, {points[0].conditions.channel}",
+        *("mcs", "Es/N0", "sync", "blocks", "errors", "PER", "95 %", "missed", "theory"),
     )
-    for name in ("mcs", "Es/N0", "sync", "blocks", "errors", "PER", "95 %", "missed", "theory"):
-        table.add_column(name, justify="right", no_wrap=True)
     for point in points:
-        values, (low, high) = point.to_json(), point.ci95
-        theory = normal_approximation_per(
-            values["info_bits"], values["coded_bits"], values["snr_db"]
-        )
+        conditions, (low, high) = point.conditions, point.ci95
         table.add_row(
-            str(values["mcs"]),
-            f"{values['snr_db']:g}",
-            values["sync"],
-            str(values["blocks"]),
-            str(values["block_errors"]),
-            f"{values['per']:.1e}",
+            str(conditions.mcs),
+            f"{conditions.snr_db:g}",
+            conditions.sync,
+            str(point.tally.blocks),
+            str(point.tally.block_errors),
+            f"{point.per:.1e}",
             f"{low:.0e}..{high:.0e}",
-            str(values["bursts_missed"]),
-            f"{theory:.0e}",
+            f"{point.tally.bursts_missed}/{point.tally.bursts}",
+            f"{theory(conditions)(conditions.snr_db):.0e}",
         )
     return table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import typer
 
-from cli.benchmark_per import parse_grid, parse_mcs
+from cli.benchmark_common import parse_grid, parse_mcs
 
 
 def test_grids() -> None:

@@ -6,21 +6,33 @@ decoder told time, phase and noise; C, the normal approximation, what the best c
 
 Every trial is one burst drawn from ``(seed, mcs, snr, number of the trial)`` alone, so that a point can be
 cut into pieces, run on any number of processes, continued, and comes out the same.
+
+Es/N0 is the mean received energy of a symbol on the air, every echo counted, over the noise density; pilots,
+preamble and header cost energy that this figure leaves out.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from blocks.modem import waveform as wf
 from blocks.modem.burst import Burst, assemble
 from blocks.modem.demodulator import CodeBlock, decode_blocks
+from blocks.modem.fading import (
+    Awgn,
+    Channel,
+    ChannelError,
+    Path,
+    TwoTaps,
+    parse_channel,
+)
 from blocks.modem.header import BurstHeader
 from blocks.modem.ldpc_decoder import DEFAULT_MAX_ITERATIONS
 from blocks.modem.psk import bicm_capacity_8psk
@@ -48,6 +60,7 @@ class Conditions:
         max_burst_symbols: length of a burst at most.
         max_iterations: limit of the LDPC decoder.
         seed: of everything random.
+        channel: what a burst goes through besides noise; perfect synchronisation is not defined for echoes.
     """
 
     mcs: int
@@ -57,6 +70,13 @@ class Conditions:
     max_burst_symbols: int = wf.MAX_BURST_SYMBOLS
     max_iterations: int = DEFAULT_MAX_ITERATIONS
     seed: int = 0
+    channel: Channel = field(default_factory=Awgn)
+
+    def __post_init__(self) -> None:
+        if self.sync == "ideal" and isinstance(self.channel, TwoTaps):
+            raise ChannelError(
+                "two-tap: perfect synchronisation is not defined; use the full receiver"
+            )
 
     @property
     def frame(self) -> tuple[wf.BlockPlan, int]:
@@ -75,10 +95,15 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Tally:
-    """Counts of a number of trials; adds up."""
+    """Counts of a number of trials; adds up.
+
+    ``squared_errors`` sums, over bursts, the square of the burst's block errors: it tells how far the blocks
+    of a burst fail together.
+    """
 
     blocks: int = 0
     block_errors: int = 0
+    squared_errors: int = 0
     bursts: int = 0
     bursts_missed: int = 0
     headers_failed: int = 0
@@ -103,9 +128,19 @@ class Point:
         return self.tally.block_errors / self.tally.blocks if self.tally.blocks else math.nan
 
     @property
+    def effective_blocks(self) -> float:
+        """Independent blocks that would tell as much: those of one burst may fail together."""
+        tally, per = self.tally, self.per
+        if tally.bursts < 2 or not 0 < per < 1:
+            return tally.blocks
+        variance = tally.squared_errors / tally.bursts - (tally.block_errors / tally.bursts) ** 2
+        independent = tally.blocks / tally.bursts * per * (1 - per)
+        return tally.blocks / max(1.0, variance / independent)
+
+    @property
     def ci95(self) -> tuple[float, float]:
-        """Wilson 95 % interval of the block error rate (blocks taken as independent)."""
-        n, z = self.tally.blocks, 1.96
+        """Wilson 95 % interval of the block error rate, bursts taken as independent."""
+        n, z = self.effective_blocks, 1.96
         if not n:
             return 0.0, 1.0
         centre = (self.per + z * z / (2 * n)) / (1 + z * z / n)
@@ -120,8 +155,11 @@ class Point:
             "rate": float(wf.MCS_CODE_RATES[self.conditions.mcs]),
             "snr_db": self.conditions.snr_db,
             "sync": self.conditions.sync,
+            "channel": str(self.conditions.channel),
             "info_bits": plan.info_bits,
             "coded_bits": plan.coded_bits,
+            "max_burst_symbols": self.conditions.max_burst_symbols,
+            "max_iterations": self.conditions.max_iterations,
             "seed": self.conditions.seed,
             "blocks": self.tally.blocks,
             "block_errors": self.tally.block_errors,
@@ -131,12 +169,45 @@ class Point:
             "bursts_missed": self.tally.bursts_missed,
             "headers_failed": self.tally.headers_failed,
             "undetected_errors": self.tally.undetected_errors,
+            "squared_errors": self.tally.squared_errors,
             "mean_iterations": self.tally.iterations / max(1, self.tally.blocks),
         }
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Point:
+        """The point that :meth:`to_json` wrote."""
+        conditions = Conditions(
+            mcs=values["mcs"],
+            snr_db=values["snr_db"],
+            sync=values["sync"],
+            info_bits=values["info_bits"],
+            max_burst_symbols=values["max_burst_symbols"],
+            max_iterations=values["max_iterations"],
+            seed=values["seed"],
+            channel=parse_channel(values["channel"]),
+        )
+        counts = {name: values[name] for name in asdict(Tally()) if name != "iterations"}
+        iterations = round(values["mean_iterations"] * values["blocks"])
+        return cls(conditions, Tally(**counts, iterations=iterations))
 
-def run_trial(conditions: Conditions, trial: int) -> Tally:
-    """Send one burst and count what came of it."""
+
+@dataclass(frozen=True)
+class Trial:
+    """One burst, sent and received.
+
+    Args:
+        payloads: ``uint8 [blocks, payload_bits]`` as sent.
+        blocks: as received; empty where the burst was missed.
+        tally: what came of it.
+    """
+
+    payloads: NDArray[np.uint8]
+    blocks: list[CodeBlock]
+    tally: Tally
+
+
+def send_burst(conditions: Conditions, trial: int) -> Trial:
+    """Send one burst and look at what came of it."""
     generator = np.random.default_rng(
         [conditions.seed, conditions.mcs, round(1000 * (conditions.snr_db + 100)), trial]
     )
@@ -153,24 +224,23 @@ def run_trial(conditions: Conditions, trial: int) -> Tally:
     )
     payloads = generator.integers(0, 2, (count, plan.payload_bits)).astype(np.uint8)
     burst = Burst(header, assemble(header, payloads))
+    path = conditions.channel.path(conditions.seed, trial)
     run = _ideal if conditions.sync == "ideal" else _full
-    blocks, tally = run(conditions, burst, generator)
+    blocks, tally = run(conditions, burst, path, generator)
+    errors = count - len(blocks)
     for block in blocks:
         wrong = not np.array_equal(block.bits, payloads[block.number])
-        tally += Tally(
-            block_errors=int(wrong or not block.ok),
-            undetected_errors=int(wrong and block.ok),
-            iterations=block.iterations,
-        )
-    lost = count - len(blocks)
-    return tally + Tally(blocks=count, block_errors=lost, bursts=1)
+        errors += wrong or not block.ok
+        tally += Tally(undetected_errors=int(wrong and block.ok), iterations=block.iterations)
+    tally += Tally(blocks=count, block_errors=errors, squared_errors=errors**2, bursts=1)
+    return Trial(payloads, blocks, tally)
 
 
 def _ideal(
-    conditions: Conditions, burst: Burst, generator: np.random.Generator
+    conditions: Conditions, burst: Burst, path: Path, generator: np.random.Generator
 ) -> tuple[list[CodeBlock], Tally]:
     """Payload symbols plus noise of known strength, nothing else."""
-    variance = 10 ** (-conditions.snr_db / 10)
+    variance = 10 ** (-conditions.snr_db / 10) / path.gain**2
     body = wf.HEADER_SYMBOLS + burst.header.payload_symbols
     sent = burst.symbols[wf.RAMP_SYMBOLS + body_positions(body)[wf.HEADER_SYMBOLS :]]
     received = (sent + noise(sent.size, variance, generator)).astype(np.complex64)
@@ -179,16 +249,18 @@ def _ideal(
 
 
 def _full(
-    conditions: Conditions, burst: Burst, generator: np.random.Generator
+    conditions: Conditions, burst: Burst, path: Path, generator: np.random.Generator
 ) -> tuple[list[CodeBlock], Tally]:
     """The burst through offset, clock drift, phase noise and noise, and the whole receiver."""
     air = Air(
-        snr_db=conditions.snr_db,
+        snr_db=conditions.snr_db + 20 * math.log10(path.gain),
         cfo=float(generator.uniform(-1, 1)) * wf.MAX_CFO_SYMBOL_RATES,
         sro_ppm=float(generator.uniform(-1, 1)) * MAX_CLOCK_PPM,
         delay=float(generator.uniform(500, 1500)),
         phase=float(generator.uniform()),
         phase_noise=PHASE_NOISE,
+        gain=path.gain,
+        echoes=path.echoes,
     )
     silence = np.zeros(1200, np.complex64)
     samples = air.receive(np.concatenate([burst.samples(4), silence]), generator)
@@ -201,6 +273,11 @@ def _full(
     return ours[0].burst.blocks, Tally()
 
 
+def run_trial(conditions: Conditions, trial: int) -> Tally:
+    """Counts of one burst."""
+    return send_burst(conditions, trial).tally
+
+
 def run_trials(conditions: Conditions, trials: Iterable[int]) -> Tally:
     """Several trials added up."""
     total = Tally()
@@ -209,8 +286,11 @@ def run_trials(conditions: Conditions, trials: Iterable[int]) -> Tally:
     return total
 
 
+Run = Callable[[Conditions, Iterable[int]], Tally]
+
+
 def until_errors(
-    conditions: Conditions, errors: int, max_blocks: int, batch: int, run: Any = None
+    conditions: Conditions, errors: int, max_blocks: int, batch: int, run: Run = run_trials
 ) -> Iterator[Point]:
     """Measure until enough errors or blocks are there; yields the point after every batch.
 
@@ -219,26 +299,34 @@ def until_errors(
         errors: block errors wanted.
         max_blocks: end, whatever the errors.
         batch: trials between looks; fixed, so that the result does not depend on the machine.
-        run: ``run(conditions, trials) -> Tally``; default :func:`run_trials` in this process.
+        run: what counts a batch; default :func:`run_trials` in this process.
     """
-    measure = run or run_trials
     total, trial = Tally(), 0
     while total.block_errors < errors and total.blocks < max_blocks:
-        total += measure(conditions, range(trial, trial + batch))
+        total += run(conditions, range(trial, trial + batch))
         trial += batch
         yield Point(conditions, total)
 
 
-def snr_at_per(points: list[Point], per: float) -> float | None:
-    """Es/N0 where a measured curve crosses ``per``; straight line in log PER, None without a crossing."""
+def crossing_segment(points: list[Point], per: float) -> tuple[Point, Point] | None:
+    """The neighbouring points between which a measured curve falls below ``per``, None without."""
     ordered = sorted((p for p in points if p.tally.blocks), key=lambda p: p.conditions.snr_db)
     for left, right in pairwise(ordered):
-        if left.per >= per > right.per and left.per > 0:
-            low = max(right.per, 0.3 / right.tally.blocks)
-            share = math.log(left.per / per) / math.log(left.per / low)
-            step = right.conditions.snr_db - left.conditions.snr_db
-            return left.conditions.snr_db + share * step
+        if left.per >= per > right.per:
+            return left, right
     return None
+
+
+def snr_at_per(points: list[Point], per: float) -> float | None:
+    """Es/N0 where a measured curve crosses ``per``; straight line in log PER, None without a crossing."""
+    segment = crossing_segment(points, per)
+    if segment is None:
+        return None
+    left, right = segment
+    low = max(right.per, 0.3 / right.tally.blocks)
+    share = math.log(left.per / per) / math.log(left.per / low)
+    step = right.conditions.snr_db - left.conditions.snr_db
+    return left.conditions.snr_db + share * step
 
 
 def bicm_limit_snr_db(rate: float) -> float:
@@ -251,3 +339,8 @@ def bicm_limit_snr_db(rate: float) -> float:
         else:
             high = middle
     return (low + high) / 2
+
+
+def shannon_limit_snr_db(rate: float) -> float:
+    """Es/N0 in dB below which nothing carries 3 R bits per symbol: log2(1 + Es/N0) = 3 R."""
+    return 10 * math.log10(2 ** (wf.BITS_PER_SYMBOL * rate) - 1)

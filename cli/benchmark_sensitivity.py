@@ -1,0 +1,109 @@
+"""``uoisc benchmark sensitivity``: Es/N0 at block error rate 1e-2, receiver and theory side by side."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from cli import benchmark_common as common
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+    from benchmarks.sensitivity import Crossing, Sensitivity
+
+
+def sensitivity(
+    mcs: common.McsList = "0-9",
+    sync: common.SyncKind = "both",
+    errors: common.Errors = 100,
+    seed: common.Seed = 0,
+    jobs: common.Jobs = 1,
+    json_file: common.JsonFile = None,
+    plot: common.PlotFile = None,
+) -> None:
+    """Es/N0 at block error rate 1e-2: A the receiver, B perfect synchronisation, C theory."""
+    rates, syncs = common.parse_mcs(mcs), common.parse_sync(sync)
+    common.check_files(json_file, plot)
+
+    from benchmarks.sensitivity import measure_sensitivity
+    from benchmarks.sweep import processes
+
+    started = time.monotonic()
+    with processes(jobs) as run, common.show_counts() as show:
+        lines = [measure_sensitivity(rate, syncs, errors, seed, run, show) for rate in rates]
+    common.print_table(_table(lines))
+    arguments = {"mcs": mcs, "sync": sync, "errors": errors, "seed": seed}
+    common.write_json(
+        json_file,
+        {
+            "command": "uoisc benchmark sensitivity",
+            "arguments": arguments,
+            "seconds": round(time.monotonic() - started),
+            "jobs": jobs,
+            "sensitivity": [line.to_json() for line in lines],
+        },
+    )
+    common.write_plot(plot, lambda: draw_sensitivity(lines))
+
+
+def _table(lines: list[Sensitivity]) -> Table:
+    from blocks.modem import waveform as wf
+
+    table = common.make_table(
+        "Es/N0 in dB at block error rate 1e-2",
+        *("mcs", "rate", "C theory", "B ideal", "±", "errors", "A receiver", "±", "errors"),
+        *("A-B", "B-C"),
+    )
+
+    def cells(crossing: Crossing | None) -> list[str]:
+        if crossing is None:
+            return ["", "", ""]
+        return [f"{crossing.snr_db:.2f}", f"{1.96 * crossing.error_db:.2f}", str(crossing.errors)]
+
+    for line in lines:
+        losses = [
+            "" if loss is None else f"{loss:.2f}" for loss in (line.sync_loss_db, line.code_loss_db)
+        ]
+        table.add_row(
+            str(line.mcs),
+            str(wf.MCS_CODE_RATES[line.mcs]),
+            f"{line.theory_db:.2f}",
+            *cells(line.ideal),
+            *cells(line.full),
+            *losses,
+        )
+    return table
+
+
+def draw_sensitivity(lines: list[Sensitivity]) -> Figure:
+    """Code rate over Es/N0: the limits as lines, what was measured as points."""
+    from blocks.modem.error_rates import bicm_limit_snr_db, shannon_limit_snr_db
+    from cli.figures import new_figure
+
+    figure = new_figure(8, 5)
+    axes = figure.subplots()
+    rates = [0.15 + 0.01 * step for step in range(78)]
+    axes.plot(
+        [shannon_limit_snr_db(r) for r in rates], rates, color="0.6", ls="-.", label="Shannon"
+    )
+    axes.plot([bicm_limit_snr_db(r) for r in rates], rates, color="0.3", label="8-PSK BICM limit")
+    values = [line.to_json() for line in lines]
+    rate = [value["rate"] for value in values]
+    theory = [line.theory_db for line in lines]
+    axes.plot(theory, rate, "|", ms=12, color="0.2", label="C normal approximation")
+    for name, marker, colour, label in (
+        ("ideal", "s", "#2f6fb3", "B ideal synchronisation"),
+        ("full", "o", "#c0392b", "A receiver"),
+    ):
+        found = [(value[name]["snr_db"], value["rate"]) for value in values if value[name]]
+        if found:
+            axes.plot(
+                *zip(*found, strict=True), marker, ms=5, mfc="none", color=colour, label=label
+            )
+    axes.set_xlabel("Es/N0, dB, at block error rate 1e-2")
+    axes.set_ylabel("code rate of 8-PSK")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure

@@ -236,7 +236,8 @@ def decode_blocks(
         blocks.append(
             CodeBlock(
                 number=number,
-                ok=check_crc24b(result.bits),
+                # All zeros pass any CRC, and are what the decoder says where it has heard nothing.
+                ok=check_crc24b(result.bits) and (result.parity_ok or bool(result.bits.any())),
                 bits=result.bits[: plan.payload_bits],
                 llrs=result.posterior_llrs[: plan.payload_bits],
                 iterations=result.iterations,

@@ -4,9 +4,9 @@ A  the whole receiver under carrier offset, clock offset, delay and phase noise 
 B  the same decoder told time, phase and noise
 C  normal approximation: what the best code of that length could do
 
-``uoisc benchmark sensitivity`` prints the table. Largest code blocks; points every 0.1 dB from where nearly
-every block fails to where fewer than one in a hundred does, a straight line in log PER between them. The pilots'
-energy, the same for A and B, is not counted: Es/N0 is that of a symbol on the air.
+``uoisc benchmark sensitivity`` prints the table. Largest code blocks; points every 0.1 dB, up from where
+nearly every block fails until fewer than one in a hundred does; a straight line in log PER between them. The
+energy of pilots, the same for A and B, is not counted: Es/N0 is that of a symbol on the air.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -28,6 +28,9 @@ SyncKind = Annotated[
     str, typer.Option("--sync", help="full (the receiver), ideal (told everything), or both.")
 ]
 Errors = Annotated[int, typer.Option(min=1, help="Block errors to count per point.")]
+MaxBurstSymbols = Annotated[
+    int, typer.Option(min=1000, max=20_000, help="Length of a burst at most.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes; the counts do not depend on it.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here.")]
@@ -88,7 +91,7 @@ def parse_sync(text: str) -> list[Sync]:
     return kinds
 
 
-def parse_channel(text: str) -> Channel:
+def parse_channel(text: str, hint: str = "--channel") -> Channel:
     """As :func:`blocks.modem.fading.parse_channel`.
 
     Raises:
@@ -99,7 +102,7 @@ def parse_channel(text: str) -> Channel:
     try:
         return fading.parse_channel(text)
     except fading.ChannelError as error:
-        raise typer.BadParameter(str(error), param_hint="--channel") from error
+        raise typer.BadParameter(str(error), param_hint=hint) from error
 
 
 def check_files(*files: Path | None) -> None:
@@ -124,6 +127,15 @@ def write_plot(file: Path | None, draw: Callable[[], Figure]) -> None:
         atomic_write(file, lambda stream: save_figure(figure, stream))
 
 
+def mcs_colours(rates: Iterable[int]) -> dict[int, str]:
+    """One colour per code rate, the same in every figure: dark violet for the lowest to orange."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    scale = colormaps["plasma"]
+    return {mcs: to_hex(scale(0.05 + 0.085 * mcs)) for mcs in sorted(set(rates))}
+
+
 def make_table(title: str, *columns: str) -> Table:
     """A table of figures."""
     table = Table(title=title, box=box.HORIZONTALS, padding=(0, 1, 0, 0), pad_edge=False)
@@ -133,8 +145,11 @@ def make_table(title: str, *columns: str) -> Table:
 
 
 def print_table(table: Table) -> None:
-    """Print on standard output."""
-    make_console(stderr=False).print(table)
+    """Print on standard output; in a file no column is cut."""
+    console = make_console(stderr=False)
+    if not console.is_terminal:
+        console.width = 120
+    console.print(table)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import typer
 from cli import benchmark_common as common
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from rich.table import Table
 
@@ -28,9 +29,7 @@ def per(
     info_bits: Annotated[
         int | None, typer.Option(min=25, max=8448, help="Code block with its CRC; default largest.")
     ] = None,
-    max_burst_symbols: Annotated[
-        int, typer.Option(min=1000, max=20_000, help="Length of a burst at most.")
-    ] = 20_000,
+    max_burst_symbols: common.MaxBurstSymbols = 20_000,
     seed: common.Seed = 0,
     jobs: common.Jobs = 1,
     json_file: common.JsonFile = None,
@@ -107,44 +106,93 @@ def _table(points: list[Point]) -> Table:
 
 
 _STYLES = {"full": ("-", "o"), "ideal": ("--", "s")}
+_LOWEST = 1e-5
 
 
 def draw_curves(points: list[Point]) -> Figure:
-    """Curves A and B with their intervals, C (normal approximation) and the 8-PSK limit of each rate."""
-    from blocks.modem.error_rates import bicm_limit_snr_db
-    from blocks.modem.ldpc_limits import normal_approximation_per
+    """Curves A and B with their intervals, C, and the limits of each code rate."""
     from cli.figures import new_figure
 
-    figure = new_figure(9, 6)
+    figure = new_figure(10, 6)
     axes = figure.subplots()
     axes.set_yscale("log")
-    rates = sorted({point.conditions.mcs for point in points})
-    for number, mcs in enumerate(rates):
-        colour = f"C{number % 10}"
+    first = min(point.conditions.snr_db for point in points) - 1
+    last = max(point.conditions.snr_db for point in points) + 0.3
+    channel = points[0].conditions.channel
+    for mcs, colour in common.mcs_colours(point.conditions.mcs for point in points).items():
         mine = [point for point in points if point.conditions.mcs == mcs]
-        for sync, (line, marker) in _STYLES.items():
-            curve = [p for p in mine if p.conditions.sync == sync and p.tally.block_errors]
-            if not curve:
-                continue
-            x = [p.conditions.snr_db for p in curve]
-            y = [p.per for p in curve]
-            spread = [
-                [p.per - p.ci95[0] for p in curve],
-                [p.ci95[1] - p.per for p in curve],
-            ]
-            label = f"mcs {mcs} {'A receiver' if sync == 'full' else 'B ideal sync'}"
-            axes.errorbar(x, y, spread, color=colour, ls=line, marker=marker, ms=4, label=label)
-        values = mine[0].to_json()
-        low = min(p.conditions.snr_db for p in mine) - 0.5
-        high = max(p.conditions.snr_db for p in mine)
-        x = [low + (high - low) * step / 60 for step in range(61)]
-        sizes = values["info_bits"], values["coded_bits"]
-        y = [normal_approximation_per(*sizes, value) for value in x]
-        axes.plot(x, y, color=colour, ls=":", label=f"mcs {mcs} C normal approximation")
-        axes.axvline(bicm_limit_snr_db(values["rate"]), color=colour, lw=0.6, alpha=0.6)
-    axes.set_ylim(1e-5, 1.2)
-    axes.set_xlabel("Es/N0, dB (thin line: 8-PSK limit of the rate)")
-    axes.set_ylabel("block error rate")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+        for sync in _STYLES:
+            _draw_measured(axes, [p for p in mine if p.conditions.sync == sync], colour)
+        curve = theory(mine[0].conditions)
+        grid = [first + (last - first) * step / 400 for step in range(401)]
+        axes.plot(grid, [curve(snr_db) for snr_db in grid], color=colour, ls=":", lw=1.2)
+        if str(channel) == "awgn":
+            _draw_limits(axes, mcs, colour)
+    axes.set_xlim(first, last)
+    axes.set_ylim(_LOWEST, 1.6)
+    mean = "" if str(channel) == "awgn" else "mean "
+    axes.set_xlabel(f"{mean}Es/N0, dB")
+    axes.set_ylabel("block error rate, missed bursts included")
+    axes.set_title(f"8-PSK, {channel}", loc="left")
+    axes.grid(alpha=0.25)
+    _draw_legends(figure, points)
     return figure
+
+
+def _draw_measured(axes: Axes, points: list[Point], colour: str) -> None:
+    points = [point for point in points if point.tally.block_errors]
+    if not points:
+        return
+    line, marker = _STYLES[points[0].conditions.sync]
+    per = [point.per for point in points]
+    below = [point.per - point.ci95[0] for point in points]
+    above = [point.ci95[1] - point.per for point in points]
+    axes.errorbar(
+        [point.conditions.snr_db for point in points],
+        per,
+        [below, above],
+        color=colour,
+        ls=line,
+        lw=1.2,
+        marker=marker,
+        ms=4,
+        mfc=colour if line == "-" else "white",
+        capsize=2,
+    )
+
+
+def _draw_limits(axes: Axes, mcs: int, colour: str) -> None:
+    from blocks.modem import waveform as wf
+    from blocks.modem.error_rates import bicm_limit_snr_db, shannon_limit_snr_db
+
+    rate = float(wf.MCS_CODE_RATES[mcs])
+    axes.axvline(bicm_limit_snr_db(rate), color=colour, lw=0.8)
+    axes.axvline(shannon_limit_snr_db(rate), color=colour, lw=0.8, ls="-.", alpha=0.6)
+
+
+def _draw_legends(figure: Figure, points: list[Point]) -> None:
+    """Colours are code rates, lines are kinds of curve: one legend for each."""
+    from matplotlib.lines import Line2D
+
+    from blocks.modem import waveform as wf
+
+    kinds = {point.conditions.sync for point in points}
+    limits = str(points[0].conditions.channel) == "awgn"
+    lines = [
+        Line2D([], [], color="0.2", ls=ls, marker=marker, ms=4, mfc=fill, label=label)
+        for ls, marker, fill, label, shown in (
+            ("-", "o", "0.2", "A receiver", "full" in kinds),
+            ("--", "s", "white", "B perfect synchronisation", "ideal" in kinds),
+            (":", "", "0.2", "C normal approximation", True),
+            ("-", "", "0.2", "8-PSK BICM limit", limits),
+            ("-.", "", "0.2", "Shannon limit", limits),
+        )
+        if shown
+    ]
+    colours = [
+        Line2D([], [], color=colour, lw=3, label=f"mcs {mcs}, rate {wf.MCS_CODE_RATES[mcs]}")
+        for mcs, colour in common.mcs_colours(point.conditions.mcs for point in points).items()
+    ]
+    plain = {"frameon": False, "fontsize": 8}
+    figure.legend(handles=lines, loc="outside right upper", **plain)
+    figure.legend(handles=colours, loc="outside right lower", **plain)

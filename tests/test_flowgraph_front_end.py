@@ -112,6 +112,5 @@ def test_a_burst_behind_the_front_end(samples_per_symbol: int) -> None:
     assert received.burst is not None
     assert all(block.ok for block in received.burst.blocks)
     assert received.measurement.level == pytest.approx(1, abs=0.01)
-    # The burst's mean, which goes with the DC, holds 1/n of its energy; the rest of the floor is lower.
-    mean_db = 10 * np.log10(burst.symbols.size)
-    assert received.measurement.snr_db > mean_db - 1.5
+    # Ten decibels above what the burst's mean, which goes with the DC at first, would leave.
+    assert received.measurement.snr_db > 45

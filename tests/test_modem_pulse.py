@@ -149,6 +149,13 @@ def test_derotate_is_the_exact_phasor(cycles: float, count: int) -> None:
     assert np.allclose(derotate(samples, cycles), expected, atol=2e-6)
 
 
+def test_derotate_takes_the_dc_away_first() -> None:
+    samples = noise(1000, 1.0, np.random.default_rng(7)).astype(np.complex64)
+    dc = np.complex64(0.3 - 2.0j)
+    expected = derotate(samples - dc, 0.0123)
+    assert np.allclose(derotate(samples, 0.0123, complex(dc)), expected, atol=1e-6)
+
+
 def test_derotate_stays_exact_over_a_million_samples() -> None:
     cycles = 0.012_345_678_9
     out = derotate(np.ones(1_000_001, np.complex64), cycles)

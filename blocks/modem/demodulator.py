@@ -10,6 +10,13 @@ from numpy.typing import NDArray
 from blocks.modem import waveform as wf
 from blocks.modem.acquisition import Acquisition
 from blocks.modem.crc import check_crc24b
+from blocks.modem.equaliser import (
+    FILTER_CENTRE,
+    FILTER_TAPS,
+    equalise,
+    estimate_response,
+    mmse_filter,
+)
 from blocks.modem.header import BurstHeader, decode_header, header_symbols
 from blocks.modem.ldpc_code import get_code
 from blocks.modem.ldpc_decoder import decode
@@ -18,19 +25,20 @@ from blocks.modem.pulse import (
     BANK_MARGIN_SAMPLES,
     derotate,
     matched_filter_bank,
-    remove_mean,
     sample_symbols,
 )
 from blocks.modem.scrambling import gold_sequence
 from blocks.modem.tracking import (
     KnownSymbols,
     body_positions,
-    interpolate_channel,
+    divide_channel,
+    group_means,
     join,
     known_body,
     known_pilots,
     known_preamble,
     residual_cfo,
+    residual_dc,
     track_phase,
     track_timing,
 )
@@ -46,6 +54,12 @@ HEADER_SPAN_SAMPLES = (
 )
 # Samples before the first preamble symbol that every stage may look at.
 LEAD_SAMPLES = BANK_MARGIN_SAMPLES + _SPS
+
+
+# Preamble, header and the pilots in it: an unbroken run of symbols that are known once the header is.
+_HEAD_GROUPS = (
+    wf.PREAMBLE_SYMBOLS + wf.body_symbols_with_pilots(wf.HEADER_SYMBOLS)
+) // wf.PILOT_SYMBOLS
 
 
 @dataclass(frozen=True)
@@ -112,31 +126,28 @@ class _Channel:
         # Finite whatever the input: the figure ends up in JSON.
         return float(10 * np.log10(max(self.level**2, 1e-30) / self.noise_variance))
 
-    def equalise(
+    def divide(
         self, received: NDArray[np.complex64], positions: NDArray[np.float64]
     ) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
         """Unit-amplitude symbols and the noise variance of each."""
-        channel = interpolate_channel(self.values, self.centres, positions)
-        channel = channel * np.exp(2j * np.pi * self.cfo * positions).astype(np.complex64)
-        power = np.maximum(np.abs(channel) ** 2, np.float32(1e-30))
-        return received * channel.conj() / power, (self.noise_variance / power).astype(np.float32)
+        return divide_channel(
+            received, positions, self.values, self.centres, self.cfo, self.noise_variance
+        )
 
 
-def _estimate_channel(
-    samples: NDArray[np.complex64], start: float, step: float, known: KnownSymbols
-) -> _Channel:
-    received = sample_symbols(
-        samples, matched_filter_bank(), start, step, known.indices.reshape(-1)
-    )
-    aligned = received.reshape(known.symbols.shape) * known.symbols.conj()
+def _estimate_channel(received: NDArray[np.complex64], known: KnownSymbols) -> _Channel:
+    """Channel from the matched filter's output at the known symbols, ``complex64 [groups, 8]``."""
     centres = known.centres
-    cfo = residual_cfo(aligned.mean(axis=1), centres)
-    aligned = aligned * np.exp(-2j * np.pi * cfo * known.indices).astype(np.complex64)
-    phasors = aligned.mean(axis=1)
-    # Within a group the channel stands still: the scatter around the group's mean is noise.
-    scatter = (np.abs(aligned - phasors[:, None]) ** 2).sum(axis=1) / (aligned.shape[1] - 1)
-    noise = max(float(scatter.mean()), 1e-30)
+    means, _ = group_means(received, known.symbols)
+    cfo = residual_cfo(means, centres)
+    turned = received * np.exp(-2j * np.pi * cfo * known.indices).astype(np.complex64)
+    phasors, noise = group_means(turned, known.symbols)
     return _Channel(cfo, centres, track_phase(phasors, centres, noise), noise)
+
+
+def _mean(samples: NDArray[np.complex64]) -> complex:
+    """A receiver's DC offset and very little of the signal: 1/n of the energy of n symbols."""
+    return complex(samples.mean(dtype=np.complex128))
 
 
 def demodulate_header(
@@ -149,19 +160,29 @@ def demodulate_header(
             ``HEADER_SPAN_SAMPLES`` after it.
         acquisition: with ``start`` relative to ``samples``.
     """
-    turned = derotate(remove_mean(samples), acquisition.cfo / _SPS)
+    turned = derotate(samples, acquisition.cfo / _SPS, _mean(samples))
     known = join(known_preamble(), known_pilots(wf.HEADER_SYMBOLS))
-    channel = _estimate_channel(turned, acquisition.start, float(_SPS), known)
+    start, step = acquisition.start, float(_SPS)
+    channel = _estimate_channel(known.received(turned, start, step), known)
     positions = body_positions(wf.HEADER_SYMBOLS).astype(np.float64)
-    received = sample_symbols(
-        turned, matched_filter_bank(), acquisition.start, float(_SPS), positions
-    )
-    symbols, _ = channel.equalise(received, positions)
-    relative_noise = channel.noise_variance / max(channel.level**2, 1e-30)
+    received = sample_symbols(turned, matched_filter_bank(), start, step, positions)
+    symbols, noise = channel.divide(received, positions)
+    relative_noise = float(np.median(noise))
     measurement = BurstMeasurement(
         channel.snr_db, acquisition.cfo + channel.cfo, channel.level, 0.0
     )
     return decode_header(symbols, relative_noise), measurement
+
+
+def _echo_filter(
+    received: NDArray[np.complex64], channel: _Channel, known: KnownSymbols
+) -> NDArray[np.complex128] | None:
+    """Equaliser for the echoes that the known symbols show; None where there are none."""
+    head = received[:_HEAD_GROUPS].reshape(-1)
+    positions = known.indices[:_HEAD_GROUPS].reshape(-1)
+    symbols, _ = channel.divide(head, positions)
+    echoes = estimate_response(symbols, known.symbols[:_HEAD_GROUPS].reshape(-1)).echoes()
+    return None if echoes is None else mmse_filter(echoes)[0]
 
 
 def burst_span_samples(header: BurstHeader) -> int:
@@ -185,14 +206,37 @@ def demodulate_burst(
         header: from :func:`demodulate_header`.
         max_iterations: limit of the LDPC decoder.
     """
-    turned = derotate(remove_mean(samples), acquisition.cfo / _SPS)
+    cycles = acquisition.cfo / _SPS
+    mean = _mean(samples)
+    turned = derotate(samples, cycles, mean)
     body = wf.HEADER_SYMBOLS + header.payload_symbols
     known = join(known_preamble(), known_pilots(body), known_body(0, header_symbols(header)))
     start, step = track_timing(turned, acquisition.start, known)
-    channel = _estimate_channel(turned, start, step, known)
+    mean += residual_dc(
+        known.received(turned, start, step),
+        known,
+        start + step * known.indices,
+        cycles,
+        samples.size / _SPS,
+    )
+    turned = derotate(samples, cycles, mean)
+    received = known.received(turned, start, step)
+    channel = _estimate_channel(received, known)
     positions = body_positions(body)[wf.HEADER_SYMBOLS :].astype(np.float64)
-    received = sample_symbols(turned, matched_filter_bank(), start, step, positions)
-    symbols, noise = channel.equalise(received, positions)
+    weights = _echo_filter(received, channel, known)
+    if weights is None:
+        payload = sample_symbols(turned, matched_filter_bank(), start, step, positions)
+    else:
+        # Every symbol of the burst, and as far around it as the filter reaches.
+        count = header.burst_symbols - 2 * wf.RAMP_SYMBOLS
+        every = np.arange(-FILTER_CENTRE, count + FILTER_TAPS - 1 - FILTER_CENTRE)
+        stream = sample_symbols(
+            turned, matched_filter_bank(), start, step, every.astype(np.float64)
+        )
+        clear = equalise(stream, weights)
+        channel = _estimate_channel(clear[known.indices.astype(np.int64)], known)
+        payload = clear[positions.astype(np.int64)]
+    symbols, noise = channel.divide(payload, positions)
     measurement = BurstMeasurement(
         snr_db=channel.snr_db,
         cfo=acquisition.cfo + channel.cfo,

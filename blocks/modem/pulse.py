@@ -17,6 +17,8 @@ from blocks.modem import waveform as wf
 # Time resolution of the matched filter bank: 1/256 symbol. The residual timing error leaves about
 # -50 dB of intersymbol interference.
 BANK_PHASES = 128
+# Phasors that derotate() tabulates.
+_PHASOR_TABLE = 256
 _SPS = wf.RECEIVER_SAMPLES_PER_SYMBOL
 _HALF_TAPS = wf.PULSE_HALF_SPAN_SYMBOLS * _SPS
 BANK_TAPS = 2 * _HALF_TAPS + 1
@@ -95,20 +97,35 @@ def remove_mean(samples: NDArray[np.complex64]) -> NDArray[np.complex64]:
 
 
 @njit(nogil=True, cache=True)
-def derotate(samples, cycles_per_sample):  # type: ignore[no-untyped-def]
-    """``samples[n] exp(-j 2 pi cycles_per_sample n)`` as ``complex64 [n]``.
+def derotate(samples, cycles_per_sample, dc=0.0 + 0.0j):  # type: ignore[no-untyped-def]
+    """``(samples[n] - dc) exp(-j 2 pi cycles_per_sample n)`` as ``complex64 [n]``.
 
-    The phasor is advanced by multiplication and set exactly every 256 samples.
+    Within 256 samples the phasors are a table turned by the first one, which is set exactly.
     """
-    out = np.empty_like(samples)
-    step = np.exp(-2j * np.pi * cycles_per_sample)
-    phasor = 1.0 + 0.0j
-    for n in range(samples.size):
-        if n % 256 == 0:
-            phase = -2.0 * np.pi * ((cycles_per_sample * n) % 1.0)
-            phasor = complex(np.cos(phase), np.sin(phase))
-        out[n] = np.complex64(samples[n] * phasor)
-        phasor *= step
+    count = samples.size
+    out = np.empty(count, np.complex64)
+    source = samples.view(np.float32)
+    target = out.view(np.float32)
+    table_real = np.empty(_PHASOR_TABLE, np.float32)
+    table_imag = np.empty(_PHASOR_TABLE, np.float32)
+    for k in range(_PHASOR_TABLE):
+        angle = -2.0 * np.pi * cycles_per_sample * k
+        table_real[k] = np.cos(angle)
+        table_imag[k] = np.sin(angle)
+    dc_real = np.float32(dc.real)
+    dc_imag = np.float32(dc.imag)
+    for start in range(0, count, _PHASOR_TABLE):
+        angle = -2.0 * np.pi * ((cycles_per_sample * start) % 1.0)
+        first_real = np.float32(np.cos(angle))
+        first_imag = np.float32(np.sin(angle))
+        for k in range(min(_PHASOR_TABLE, count - start)):
+            n = 2 * (start + k)
+            real = first_real * table_real[k] - first_imag * table_imag[k]
+            imag = first_real * table_imag[k] + first_imag * table_real[k]
+            x = source[n] - dc_real
+            y = source[n + 1] - dc_imag
+            target[n] = x * real - y * imag
+            target[n + 1] = x * imag + y * real
     return out
 
 

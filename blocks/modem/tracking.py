@@ -7,6 +7,7 @@ the same result.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numba import njit
@@ -20,8 +21,8 @@ _SPS = wf.RECEIVER_SAMPLES_PER_SYMBOL
 
 # Sample-rate offsets tried, in ppm: two radios of +-25 ppm each, with room.
 MAX_SAMPLE_RATE_OFFSET_PPM = 100.0
-# The fine stage pulls in from a quarter of a symbol at the end of the burst.
-_PULL_IN_SYMBOLS = 0.2
+# How far apart the end of the burst lies for neighbours of the grid.
+_GRID_SYMBOLS = 0.4
 _EARLY_LATE_SYMBOLS = 0.25
 _TIMING_ROUNDS = 2
 
@@ -30,6 +31,12 @@ _RESIDUAL_CFO_REACH = 6e-4
 # Phase noise the tracker is built for, rad^2 per symbol (the waveform's promise is 1e-5; the rest is
 # room for what the straight-line fits leave).
 _PHASE_WALK = 1.5e-5
+
+# Bounds that keep log-likelihood ratios finite whatever comes in: noise of a symbol that says nothing, noise
+# of one that says everything, and the largest amplitude that is taken for a symbol.
+_NO_INFORMATION = 1e30
+_LEAST_NOISE = 1e-9
+_LARGEST_SYMBOL = 1e15
 
 
 @dataclass(frozen=True)
@@ -54,13 +61,62 @@ class KnownSymbols:
         self, samples: NDArray[np.complex64], start: float, step: float
     ) -> NDArray[np.complex64]:
         """Mean channel seen by each group, ``complex64 [groups]``."""
-        received = sample_symbols(
+        return group_means(self.received(samples, start, step), self.symbols)[0]
+
+    def received(
+        self, samples: NDArray[np.complex64], start: float, step: float
+    ) -> NDArray[np.complex64]:
+        """What the matched filter makes of them, ``complex64 [groups, 8]``."""
+        values: NDArray[np.complex64] = sample_symbols(
             samples, matched_filter_bank(), start, step, self.indices.reshape(-1)
         )
-        means: NDArray[np.complex64] = (
-            received.reshape(self.symbols.shape) * self.symbols.conj()
-        ).mean(axis=1)
-        return means
+        return values.reshape(self.symbols.shape)
+
+    def after(self, position: float) -> KnownSymbols:
+        """The groups that begin at ``position`` or later."""
+        keep = self.indices[:, 0] >= position
+        return KnownSymbols(self.indices[keep], self.symbols[keep])
+
+
+def group_means(
+    received: NDArray[np.complex64], symbols: NDArray[np.complex64]
+) -> tuple[NDArray[np.complex64], float]:
+    """Channel that each group saw, and the noise around it.
+
+    Within a group the channel stands still: the scatter around the group's mean is noise.
+
+    Args:
+        received: ``complex64 [groups, 8]``.
+        symbols: what was sent, of unit amplitude, ``complex64 [groups, 8]``.
+
+    Returns:
+        ``complex64 [groups]`` and N0 of one received symbol, more than 0.
+    """
+    means, scatter = _group_means(np.ascontiguousarray(received), symbols)
+    return means, min(max(scatter, 1e-30), 1e60)
+
+
+@njit(nogil=True, cache=True)
+def _group_means(received, symbols):  # type: ignore[no-untyped-def]
+    groups, size = received.shape
+    means = np.empty(groups, np.complex64)
+    total = 0.0
+    for g in range(groups):
+        mean = 0.0 + 0.0j
+        power = 0.0
+        for k in range(size):
+            value = received[g, k] * np.conj(symbols[g, k])
+            mean += value
+            power += float(value.real) ** 2 + float(value.imag) ** 2
+        mean /= size
+        # Samples near the largest number there is add up to infinity or NaN: a group that says nothing.
+        if power < 1e60:
+            means[g] = mean
+            total += power - size * (mean.real**2 + mean.imag**2)
+        else:
+            means[g] = 0.0
+            total += 1e60
+    return means, total / (groups * (size - 1))
 
 
 def join(*parts: KnownSymbols) -> KnownSymbols:
@@ -128,9 +184,8 @@ def track_timing(
         early, middle, late = (
             known.phasors(samples, start + shift, step) for shift in (-delta, 0.0, delta)
         )
-        errors = (middle.conj() * (late - early)).real.astype(np.float64)
-        power = (np.abs(middle) ** 2).astype(np.float64)
-        slope = _early_late_slope() * power.mean()
+        errors = (middle.astype(np.complex128).conj() * (late - early)).real
+        slope = _early_late_slope() * float(_power(middle).mean())
         offset, drift = _straight_line(known.centres, errors / max(slope, 1e-30))
         start += offset * _SPS
         step += drift * _SPS
@@ -140,18 +195,30 @@ def track_timing(
 def _best_step(
     samples: NDArray[np.complex64], start: float, known: KnownSymbols, length: float
 ) -> float:
-    spacing = _PULL_IN_SYMBOLS / length
-    steps = int(MAX_SAMPLE_RATE_OFFSET_PPM * 1e-6 / spacing)
+    spacing = _GRID_SYMBOLS / length
+    steps = int(np.ceil(MAX_SAMPLE_RATE_OFFSET_PPM * 1e-6 / spacing - 0.5))
     if steps == 0:
         return float(_SPS)
     offsets = np.arange(-steps, steps + 1) * spacing
-    powers = [
-        float((np.abs(known.phasors(samples, start, _SPS * (1 + offset))) ** 2).sum())
-        for offset in offsets
-    ]
-    return float(_SPS * (1 + offsets[int(np.argmax(powers))]))
+    # The first quarter hardly moves, whatever the offset: it would cost time and add noise.
+    late = known.after(length / 4)
+    powers = [_power(late.phasors(samples, start, _SPS * (1 + offset))).sum() for offset in offsets]
+    peak = int(np.clip(np.argmax(powers), 1, 2 * steps - 1))
+    return float(_SPS * (1 + spacing * (peak - steps + _vertex(*powers[peak - 1 : peak + 2]))))
 
 
+def _vertex(left: float, middle: float, right: float) -> float:
+    """Place of the maximum through three equally spaced values, limited to +-1; 0 where there is none."""
+    bend = left - 2 * middle + right
+    return 0.0 if not bend < 0 else float(np.clip(0.5 * (left - right) / bend, -1, 1))
+
+
+def _power(values: NDArray[np.complex64]) -> NDArray[np.float64]:
+    """Squared magnitudes; in double precision, since nothing bounds the receiver's input."""
+    return values.real.astype(np.float64) ** 2 + values.imag.astype(np.float64) ** 2
+
+
+@cache
 def _early_late_slope() -> float:
     """Slope of the early-late error per symbol of timing error, for unit power.
 
@@ -174,6 +241,77 @@ def _straight_line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[floa
     return float(y.mean() - slope * centre), slope
 
 
+def residual_dc(
+    received: NDArray[np.complex64],
+    known: KnownSymbols,
+    instants: NDArray[np.float64],
+    cycles_per_sample: float,
+    span_symbols: float,
+) -> complex:
+    """DC that is left of a burst's samples after their mean has been taken away.
+
+    That mean holds 1/n of the energy of a burst of n symbols, which is missing afterwards, as if as much DC
+    had been added. Known symbols tell the two apart: least squares for the tone that DC becomes by
+    the removal of the carrier offset, jointly with a free channel for every group. Weighted with
+    how much can be there (Wiener), the estimate never adds more than it takes away.
+
+    Args:
+        received: matched filter outputs of the known symbols, ``complex64 [groups, 8]``.
+        known: what they carried.
+        instants: of each in samples, ``float64 [groups, 8]``.
+        cycles_per_sample: what :func:`derotate` took the samples back by.
+        span_symbols: length of the stretch whose mean was removed.
+
+    Returns:
+        Amplitude, to be added to the mean.
+    """
+    correlation, energy, level, noise = _project_tone(
+        received, known.symbols, instants, cycles_per_sample
+    )
+    left = (level + noise) / span_symbols
+    variance = noise / max(energy, 1e-30)
+    dc = correlation / max(energy, 1e-30) * left / max(left + variance, 1e-60)
+    return complex(dc) if np.isfinite(dc) else 0j
+
+
+@njit(nogil=True, cache=True)
+def _project_tone(received, symbols, instants, cycles_per_sample):  # type: ignore[no-untyped-def]
+    """Correlation with the tone and the tone's energy, both beside the groups' own channels; mean power
+    of the channels; noise.
+    """
+    groups, size = received.shape
+    correlation = 0.0 + 0.0j
+    energy = 0.0
+    power = 0.0
+    scatter = 0.0
+    step = np.exp(-2j * np.pi * cycles_per_sample * (instants[0, 1] - instants[0, 0]))
+    tone = np.empty(size, np.complex128)
+    values = np.empty(size, np.complex128)
+    for g in range(groups):
+        angle = -2 * np.pi * ((cycles_per_sample * instants[g, 0]) % 1.0)
+        phasor = complex(np.cos(angle), np.sin(angle))
+        mean = 0.0 + 0.0j
+        tone_mean = 0.0 + 0.0j
+        for k in range(size):
+            turned = np.conj(np.complex128(symbols[g, k]))
+            values[k] = received[g, k] * turned
+            tone[k] = phasor * turned
+            mean += values[k]
+            tone_mean += tone[k]
+            phasor *= step
+        mean /= size
+        tone_mean /= size
+        power += mean.real**2 + mean.imag**2
+        for k in range(size):
+            beside = tone[k] - tone_mean
+            rest = values[k] - mean
+            correlation += rest * np.conj(beside)
+            energy += beside.real**2 + beside.imag**2
+            scatter += rest.real**2 + rest.imag**2
+    noise = scatter / (groups * (size - 1))
+    return correlation, energy, max(power / groups - noise / size, 0.0), noise
+
+
 def residual_cfo(phasors: NDArray[np.complex64], centres: NDArray[np.float64]) -> float:
     """Carrier offset left after acquisition, cycles per symbol: peak of the known symbols' spectrum."""
     span = float(centres[-1] - centres[0]) + GROUP
@@ -181,10 +319,7 @@ def residual_cfo(phasors: NDArray[np.complex64], centres: NDArray[np.float64]) -
     steps = max(1, int(np.ceil(_RESIDUAL_CFO_REACH / resolution)))
     power = _spectrum(phasors.astype(np.complex128), centres, resolution, steps)
     peak = int(np.clip(np.argmax(power), 1, 2 * steps - 1))
-    left, middle, right = power[peak - 1 : peak + 2]
-    bend = left - 2 * middle + right
-    vertex = 0.0 if bend >= 0 else float(np.clip(0.5 * (left - right) / bend, -1, 1))
-    return (peak - steps + vertex) * resolution
+    return (peak - steps + _vertex(*power[peak - 1 : peak + 2])) * resolution
 
 
 @njit(nogil=True, cache=True)
@@ -217,7 +352,7 @@ def track_phase(
     Returns:
         ``complex128 [groups]``.
     """
-    level = max(float((np.abs(phasors) ** 2).mean()) - noise_variance / GROUP, 1e-30)
+    level = max(float(_power(phasors).mean()) - noise_variance / GROUP, 1e-30)
     return _smooth(
         phasors.astype(np.complex128), centres, noise_variance / GROUP, _PHASE_WALK * level
     )
@@ -243,10 +378,75 @@ def _smooth(observed, centres, observation_noise, walk):  # type: ignore[no-unty
     return state
 
 
-def interpolate_channel(
-    channel: NDArray[np.complex128], centres: NDArray[np.float64], positions: NDArray[np.float64]
-) -> NDArray[np.complex64]:
-    """Channel between the groups, linear; constant beyond the first and the last."""
-    real = np.interp(positions, centres, channel.real)
-    imag = np.interp(positions, centres, channel.imag)
-    return (real + 1j * imag).astype(np.complex64)
+def divide_channel(
+    received: NDArray[np.complex64],
+    positions: NDArray[np.float64],
+    channel: NDArray[np.complex128],
+    centres: NDArray[np.float64],
+    cfo: float,
+    noise_variance: float,
+) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
+    """Symbols of unit amplitude, and the noise of each.
+
+    Between the groups the channel is a straight line, beyond the first and the last it stands still; the
+    carrier offset turns it on top of that.
+
+    Args:
+        received: ``complex64 [n]``.
+        positions: of the symbols, ascending, in symbols, ``float64 [n]``.
+        channel: at each group, ``complex128 [groups]``.
+        centres: of the groups, ascending, in symbols, ``float64 [groups]``.
+        cfo: cycles per symbol.
+        noise_variance: N0 of one received symbol.
+
+    Returns:
+        ``complex64 [n]`` and N0 of each after the division, ``float32 [n]``, positive and finite. A symbol
+        without a channel, or too large to be one, comes out as 0 in endless noise.
+    """
+    symbols = np.empty(received.size, np.complex64)
+    noise = np.empty(received.size, np.float32)
+    _divide_channel(received, positions, channel, centres, cfo, noise_variance, symbols, noise)
+    return symbols, noise
+
+
+@njit(nogil=True, cache=True)
+def _divide_channel(  # type: ignore[no-untyped-def]
+    received, positions, channel, centres, cfo, noise_variance, symbols, noise
+):
+    right = 0  # the first group behind the symbol
+    last = centres.size - 1
+    turn = np.exp(2j * np.pi * cfo)
+    phasor = 1.0 + 0.0j
+    exact = -1
+    for n in range(received.size):
+        position = positions[n]
+        while right <= last and centres[right] <= position:
+            right += 1
+        if right == 0:
+            value = channel[0]
+        elif right > last:
+            value = channel[last]
+        else:
+            low = centres[right - 1]
+            share = (position - low) / (centres[right] - low)
+            value = channel[right - 1] + share * (channel[right] - channel[right - 1])
+        # The phasor is advanced by multiplication and set exactly at every gap and 128 symbols.
+        if exact < 0 or n - exact >= 128 or position != positions[n - 1] + 1:
+            angle = 2 * np.pi * cfo * position
+            phasor = complex(np.cos(angle), np.sin(angle))
+            exact = n
+        else:
+            phasor *= turn
+        value *= phasor
+        power = value.real**2 + value.imag**2
+        symbols[n] = 0.0
+        noise[n] = _NO_INFORMATION
+        if power > 1e-30 and power < 1e60:
+            inverse = 1.0 / power
+            x, y = float(received[n].real), float(received[n].imag)
+            real = (x * value.real + y * value.imag) * inverse
+            imag = (y * value.real - x * value.imag) * inverse
+            # False for NaN too.
+            if abs(real) + abs(imag) < _LARGEST_SYMBOL:
+                symbols[n] = complex(real, imag)
+                noise[n] = min(max(noise_variance * inverse, _LEAST_NOISE), _NO_INFORMATION)

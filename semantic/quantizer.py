@@ -34,6 +34,28 @@ class Quantized:
     loss: Tensor
 
 
+@dataclass(frozen=True)
+class CodebookUse:
+    """How evenly the codewords of M codebooks are used.
+
+    Args:
+        usage: float32 ``[M]``, share of the codewords that are not dead.
+        perplexity: float32 ``[M]``, ``exp(entropy)`` of the codewords: the number of equally likely
+            codewords that would carry as much. At most K.
+    """
+
+    usage: Tensor
+    perplexity: Tensor
+
+
+def codebook_use(counts: Tensor) -> CodebookUse:
+    """Statistics of how often each codeword was chosen, float ``[M, K]``, not all zero in a row."""
+    share = counts / counts.sum(dim=1, keepdim=True)
+    alive = share >= DEAD_SHARE / counts.shape[1]
+    entropy = torch.special.entr(share).sum(dim=1)
+    return CodebookUse(alive.float().mean(dim=1), entropy.exp())
+
+
 class SegmentwiseQuantizer(nn.Module):
     """M codebooks of K codewords of length d for one layer.
 
@@ -53,7 +75,8 @@ class SegmentwiseQuantizer(nn.Module):
         start = torch.randn(shape)
         self.codebook = nn.Parameter(start, requires_grad=config.update == "gradient")
         # Running number of vectors per codeword and their running sum (in "gradient" mode the number
-        # still tells how probable a codeword is, which the substitute for an erasure needs).
+        # still tells how probable a codeword is, which the substitute for an erasure needs, and which
+        # codewords are dead).
         self.register_buffer("count", torch.ones(shape[:2]))
         self.register_buffer("total", start.clone())
 
@@ -136,7 +159,10 @@ class SegmentwiseQuantizer(nn.Module):
 
     @torch.no_grad()
     def update(self, features: Tensor, indices: Tensor) -> int:
-        """One step of the running k-means; a dead codeword restarts on a vector of this batch.
+        """One step of the running statistics; a dead codeword restarts on a vector of this batch.
+
+        With ``update: ema`` the codebooks follow as a running k-means; with ``gradient`` they are left to
+        the optimiser, except for the dead ones, which no gradient would ever reach again.
 
         Args:
             features: float32 ``[B, N, D]``, what was quantised.
@@ -150,12 +176,17 @@ class SegmentwiseQuantizer(nn.Module):
         counted, summed = self._statistics(segments, flat)
         decay = self.config.decay
         self.count.mul_(decay).add_(counted, alpha=1 - decay)
-        if self.config.update == "gradient":
-            return 0
         self.total.mul_(decay).add_(summed, alpha=1 - decay)
         revived = self._revive(segments)
-        self.codebook.copy_(self.total / self.count[..., None])
-        return revived
+        means = self.total / self.count[..., None]
+        if self.config.update == "gradient":
+            means = torch.where(revived[..., None], means, self.codebook)
+        self.codebook.copy_(means)
+        return int(revived.sum())
+
+    def use(self) -> CodebookUse:
+        """How the codewords were used lately (running counts of training)."""
+        return codebook_use(self.count)
 
     @torch.no_grad()
     def initialise(self, features: Tensor, batches: int = 1, iterations: int = 10) -> None:
@@ -188,19 +219,19 @@ class SegmentwiseQuantizer(nn.Module):
         summed.scatter_add_(1, wide, segments)
         return counted, summed
 
-    def _revive(self, segments: Tensor) -> int:
-        """Restart dead codewords on random vectors: average, sum and count together."""
+    def _revive(self, segments: Tensor) -> Tensor:
+        """Restart dead codewords on random vectors, average and count together; which ones ``[M, K]``."""
         fair = self.count.mean(dim=1, keepdim=True)
         dead = self.count < DEAD_SHARE * fair
         where, which = dead.nonzero(as_tuple=True)
         if len(where) == 0:
-            return 0
+            return dead
         source = torch.randint(segments.shape[1], (len(where),), device=segments.device)
         # Half a fair share: enough to survive until the next batches vote.
         weight = 0.5 * fair[where, 0]
         self.count[where, which] = weight
         self.total[where, which] = segments[where, source] * weight[:, None]
-        return len(where)
+        return dead
 
     def _split(self, features: Tensor) -> Tensor:
         """``[B, N, D]`` -> ``[M, B N, d]``, eq. (6)."""

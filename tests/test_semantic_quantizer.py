@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from semantic.codec_config import QuantizerConfig
-from semantic.quantizer import SegmentwiseQuantizer
+from semantic.quantizer import SegmentwiseQuantizer, codebook_use
 
 
 def _quantizer(update: str = "ema", codewords: int = 8) -> SegmentwiseQuantizer:
@@ -89,6 +89,26 @@ def test_quantisation_loss(update: str) -> None:
     assert result.loss.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_gradient_of_the_quantisation_loss() -> None:
+    """Eq. (12): its first term pulls the codewords, its second, weighted by beta, the encoder."""
+    quantizer = _quantizer("gradient")
+    features = torch.randn(2, 5, 12, requires_grad=True)
+    result = quantizer(features)
+    result.loss.backward()
+    values, codebook = features.detach().numpy(), quantizer.codebook.detach().numpy()
+    indices = result.indices.numpy()
+    to_features, to_codebook = np.zeros_like(values), np.zeros_like(codebook)
+    for b, n, m in np.ndindex(2, 5, 3):
+        part, k = slice(4 * m, 4 * m + 4), indices[b, n, m]
+        error = values[b, n, part] - codebook[m, k]
+        to_features[b, n, part] = 0.25 * 2 * error / values.size
+        to_codebook[m, k] -= 2 * error / values.size
+    assert features.grad is not None
+    assert quantizer.codebook.grad is not None
+    np.testing.assert_allclose(features.grad.numpy(), to_features, rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(quantizer.codebook.grad.numpy(), to_codebook, rtol=1e-4, atol=1e-8)
+
+
 def test_straight_through_gradient() -> None:
     quantizer = _quantizer()
     features = torch.randn(2, 5, 12, requires_grad=True)
@@ -146,6 +166,45 @@ def test_dead_codeword_restarts_on_the_data_with_average_and_count() -> None:
         [quantizer.nearest(features)[..., m].flatten().bincount(minlength=8) for m in range(3)]
     )
     assert int(used.min()) > 0
+
+
+def test_by_gradient_only_dead_codewords_are_moved() -> None:
+    quantizer = _quantizer("gradient")
+    with torch.no_grad():
+        quantizer.codebook[:, 3] = 1000.0
+    before = quantizer.codebook.detach().clone()
+    features = torch.randn(20, 10, 12)
+    revived = 0
+    # The count of an unused codeword halves every seven steps: dead after about forty.
+    for _ in range(60):
+        revived += quantizer.update(features, quantizer.nearest(features))
+    assert revived >= 3
+    others = [k for k in range(8) if k != 3]
+    assert torch.equal(quantizer.codebook[:, others], before[:, others])
+    assert float(quantizer.codebook[:, 3].abs().max()) < 10
+    assert quantizer.codebook.requires_grad
+
+
+def test_codebook_use() -> None:
+    counts = torch.tensor([[5.0, 5, 5, 5], [20, 0, 0, 0], [12, 6, 2, 0]])
+    use = codebook_use(counts)
+    torch.testing.assert_close(use.usage, torch.tensor([1.0, 0.25, 0.75]))
+    share = np.array([0.6, 0.3, 0.1])
+    third = float(np.exp(-(share * np.log(share)).sum()))
+    torch.testing.assert_close(use.perplexity, torch.tensor([4.0, 1.0, third]))
+    # A codeword below 2 % of its fair part counts as dead.
+    assert float(codebook_use(torch.tensor([[1000.0, 1000, 1000, 14]])).usage) == 0.75
+
+
+def test_running_use_follows_the_data() -> None:
+    quantizer = _quantizer()
+    features = torch.randn(40, 10, 12)
+    quantizer.initialise(features)
+    indices = quantizer.nearest(features).flatten(0, 1)
+    counts = torch.stack([indices[:, m].bincount(minlength=8) for m in range(3)]).float()
+    torch.testing.assert_close(
+        quantizer.use().perplexity, codebook_use(counts).perplexity, rtol=0.02, atol=0
+    )
 
 
 def test_kmeans_start_beats_random_codewords() -> None:

@@ -1,19 +1,20 @@
-"""The one door to the frozen vision-language towers.
+"""The one door to the vision-language towers.
 
 Whatever the towers are (the two packaged ones of the embedded codec, or CLIP ViT-B/16 from a local
 weights file), they come out as the same class, open_clip's ``CustomTextCLIP``, wrapped in a
-:class:`Backbone` that gives image feature maps and one text vector per query. Both towers are frozen:
-no gradient, always in evaluation mode. Nothing is ever fetched from the network, and every file is
-checked by its sha256 before it is read.
+:class:`Backbone` that gives image feature maps and text vectors of queries. Both towers are frozen: no
+gradient, always in evaluation mode; except in the "without pretrained VLM" baseline, whose towers start
+from random numbers and are trained. Nothing is ever fetched from the network, and every file is checked
+by its sha256 before it is read.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import importlib.util
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semantic.codec_config import OpenClipModel, PackagedTowers
+from semantic.alignment import TextFeatures, TextForm
+from semantic.codec_config import ImageTowerConfig, OpenClipModel, PackagedTowers
 from semantic.torchvision_operators import declare_missing_operators
 
 MAX_QUERY_TOKENS = 77
@@ -32,7 +34,7 @@ class WeightsError(RuntimeError):
 
 
 class Backbone(nn.Module):
-    """Frozen image and text towers.
+    """Image and text towers, frozen unless ``trainable``.
 
     Args:
         towers: open_clip's ``CustomTextCLIP``.
@@ -41,6 +43,7 @@ class Backbone(nn.Module):
         image_size: side of the input pictures in pixels.
         mean: per-channel mean the image tower was trained with, pictures in 0..1.
         std: per-channel spread, likewise.
+        trainable: leave them open to training; the codec then keeps them in its ``state_dict``.
     """
 
     mean: Tensor
@@ -54,9 +57,11 @@ class Backbone(nn.Module):
         image_size: int,
         mean: Sequence[float],
         std: Sequence[float],
+        trainable: bool = False,
     ) -> None:
         super().__init__()
-        self.towers: Any = towers.eval().requires_grad_(False)
+        self.trainable = trainable
+        self.towers: Any = towers.eval().requires_grad_(trainable)
         self.tokenize = tokenize
         self.feature_indices = sorted(set(feature_indices))
         self.image_size = image_size
@@ -70,10 +75,9 @@ class Backbone(nn.Module):
         self.grids = {i: int(m.shape[2]) for i, m in maps.items()}
 
     def train(self, mode: bool = True) -> Backbone:
-        """Stay in evaluation mode whatever the enclosing model does: the towers are frozen."""
-        return super().train(False)
+        """Frozen towers stay in evaluation mode whatever the enclosing model does."""
+        return super().train(mode and self.trainable)
 
-    @torch.no_grad()
     def image_features(self, pictures: Tensor) -> dict[int, Tensor]:
         """Intermediate maps of the image tower.
 
@@ -81,29 +85,77 @@ class Backbone(nn.Module):
             pictures: float32 ``[B, 3, side, side]``, 0..1.
 
         Returns:
-            index -> float32 ``[B, C_i, h_i, w_i]`` for every configured index.
+            index -> float32 ``[B, C_i, h_i, w_i]`` for every configured index; without gradient where
+            the towers are frozen.
         """
         normalised = (pictures.to(self.mean.device) - self.mean) / self.std
-        found = self.towers.visual.forward_intermediates(
-            normalised,
-            indices=self.feature_indices,
-            intermediates_only=True,
-            output_fmt="NCHW",
-        )["image_intermediates"]
+        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+            found = self.towers.visual.forward_intermediates(
+                normalised,
+                indices=self.feature_indices,
+                intermediates_only=True,
+                output_fmt="NCHW",
+            )["image_intermediates"]
         return dict(zip(self.feature_indices, found, strict=True))
 
-    @torch.no_grad()
     def text_features(self, queries: list[str]) -> Tensor:
         """One unit-length vector per query, float32 ``[B, text_width]``."""
-        tokens = self.tokenize(queries).to(self.mean.device)
-        # Padding beyond the longest query of the batch only costs time.
-        used = int((tokens != 0).sum(dim=1).max())
-        if self._accepts_short_text():
-            tokens = tokens[:, : max(used, 1)]
-        return torch.nn.functional.normalize(self.towers.encode_text(tokens).float(), dim=-1)
+        ids = self._token_ids(queries)
+        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+            return torch.nn.functional.normalize(self.towers.encode_text(ids).float(), dim=-1)
 
-    def _accepts_short_text(self) -> bool:
-        """True for Hugging Face towers (attention mask); CLIP's own has fixed positions."""
+    def text_tokens(self, queries: list[str]) -> TextFeatures:
+        """One unit-length vector per word piece (with start and end marks), in the pooled one's space.
+
+        The last layer's output behind the tower's own projection, before it pools.
+        """
+        ids = self._token_ids(queries)
+        # Padding comes last; CLIP's pad id is also the id of "!", so the value alone does not tell.
+        places = torch.arange(ids.shape[1], device=ids.device)
+        last = torch.where(ids != self._pad_id(), places, 0).amax(dim=1)
+        mask = places <= last[:, None]
+        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+            vectors = torch.nn.functional.normalize(self._last_layer(ids).float(), dim=-1)
+        used = int(last.max()) + 1
+        return TextFeatures(vectors[:, :used], mask[:, :used])
+
+    def query_features(self, queries: list[str], form: TextForm) -> TextFeatures:
+        """What a codec asks of the text tower: see :data:`semantic.alignment.TEXT_FORM`."""
+        if form == "tokens":
+            return self.text_tokens(queries)
+        if form == "pooled":
+            return TextFeatures.pooled(self.text_features(queries))
+        return TextFeatures.nothing(len(queries)).to(self.mean.device)
+
+    def _token_ids(self, queries: list[str]) -> Tensor:
+        """int64 ``[B, L]`` on the towers' device."""
+        ids = self.tokenize(queries).to(self.mean.device)
+        # Padding beyond the longest query of the batch only costs time.
+        used = int((ids != self._pad_id()).sum(dim=1).max())
+        return ids[:, : max(used, 1)] if self._is_hugging_face() else ids
+
+    def _pad_id(self) -> int:
+        text = self.towers.text
+        return int(text.config.pad_token_id if self._is_hugging_face() else text.pad_id)
+
+    def _last_layer(self, ids: Tensor) -> Tensor:
+        """Float ``[B, L, text_width]`` of token ids ``[B, L]``."""
+        text = self.towers.text
+        if self._is_hugging_face():
+            mask = (ids != self._pad_id()).long()
+            found = text.transformer(input_ids=ids, attention_mask=mask).last_hidden_state
+            projected: Tensor = text.proj(found)
+            return projected
+        hidden: Tensor = text.forward_intermediates(
+            ids, indices=1, normalize_intermediates=True, intermediates_only=True, output_fmt="NLC"
+        )["text_intermediates"][-1]
+        projection = text.text_projection
+        if projection is None:
+            return hidden
+        return projection(hidden) if isinstance(projection, nn.Linear) else hidden @ projection
+
+    def _is_hugging_face(self) -> bool:
+        """True for Hugging Face towers, which take short text; CLIP's own has fixed positions."""
         return hasattr(self.towers.text, "pooler")
 
 
@@ -134,6 +186,14 @@ def load_backbone(
     return _load_open_clip(config, feature_indices, image_size)
 
 
+@contextlib.contextmanager
+def _seed_zero() -> Iterator[None]:
+    """Random start of towers without weights, the same everywhere; the caller's randomness stays."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
 def _load_packaged(
     config: PackagedTowers, feature_indices: Sequence[int], image_size: int
 ) -> Backbone:
@@ -142,10 +202,12 @@ def _load_packaged(
     image, text = config.image_tower, config.text_tower
     image_file = _package_path(image.package) / image.file
     text_folder = _package_path(text.package) / text.folder
-    check_sha256(image_file, image.sha256)
+    if not config.trainable:
+        check_sha256(image_file, image.sha256)
     for name, digest in text.sha256.items():
         check_sha256(text_folder / name, digest)
-    with _quiet_offline():
+    start = _seed_zero() if config.trainable else contextlib.nullcontext()
+    with _quiet_offline(), start:
         towers = CustomTextCLIP(
             text.width,
             {
@@ -158,14 +220,15 @@ def _load_packaged(
             {
                 "hf_model_name": str(text_folder),
                 "hf_tokenizer_name": str(text_folder),
-                "hf_model_pretrained": True,
+                "hf_model_pretrained": not config.trainable,
                 "hf_pooler_type": "mean_pooler",
                 "hf_proj_type": None,
             },
         )
         tokenize = _packaged_tokenizer(text_folder)
     trunk = towers.visual.trunk
-    _load_in_order(trunk, image_file)
+    if not config.trainable:
+        _load_in_order(trunk, image_file)
     return Backbone(
         towers,
         tokenize,
@@ -173,6 +236,7 @@ def _load_packaged(
         image_size,
         trunk.default_cfg["mean"],
         trunk.default_cfg["std"],
+        config.trainable,
     )
 
 
@@ -186,7 +250,7 @@ def _packaged_tokenizer(folder: Path) -> Callable[[list[str]], Tensor]:
 def _load_in_order(trunk: nn.Module, file: Path) -> None:
     """Fill a timm network from a state dict with other names but the same order.
 
-    The packaged EfficientNet-Lite0 names its tensors as another code base does. The order of the
+    The packaged EfficientNets name their tensors as another code base does. The order of the
     layers is the same, so the tensors map one to one; every shape is compared. The package's last
     two tensors are the ImageNet classifier, which a backbone does not have.
     """
@@ -205,13 +269,29 @@ def _load_in_order(trunk: nn.Module, file: Path) -> None:
     trunk.load_state_dict(mapped)
 
 
+def read_classifier(tower: ImageTowerConfig) -> tuple[Tensor, Tensor]:
+    """The ImageNet classifier that a packaged image tower comes with and a backbone leaves aside.
+
+    Returns:
+        Weight float32 ``[1000, channels]`` and bias ``[1000]``, to be applied to the mean over the
+        cells of the tower's last map (``towers.visual``).
+
+    Raises:
+        WeightsError: a package or file that is missing or has another sha256.
+    """
+    file = _package_path(tower.package) / tower.file
+    check_sha256(file, tower.sha256)
+    stored = torch.load(file, map_location="cpu", weights_only=True)
+    return stored["_fc.weight"].float(), stored["_fc.bias"].float()
+
+
 def _load_open_clip(
     config: OpenClipModel, feature_indices: Sequence[int], image_size: int
 ) -> Backbone:
     import open_clip
     from open_clip.model import CustomTextCLIP, convert_to_custom_text_state_dict
 
-    description: dict[str, Any] | None = dict(config.description or {})
+    description: dict[str, Any] | None = copy.deepcopy(config.description or {})
     if config.model is not None:
         description = open_clip.get_model_config(config.model)
         if description is None:
@@ -220,25 +300,59 @@ def _load_open_clip(
     expected_size = description["vision_cfg"]["image_size"]
     if expected_size != image_size:
         raise WeightsError(f"the image tower takes {expected_size} pixels, the codec {image_size}")
+    if "multimodal_cfg" in description:
+        raise WeightsError(
+            f"{config.model}: a CoCa model; image and text towers side by side are needed"
+        )
     description.pop("custom_text", None)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        towers = CustomTextCLIP(**description)
+    try:
+        with _quiet_offline(), _seed_zero():
+            towers = CustomTextCLIP(**description)
+            tokenizer = (
+                open_clip.SimpleTokenizer(context_length=towers.context_length)
+                if config.model is None
+                else open_clip.get_tokenizer(config.model)
+            )
+    except OSError as error:
+        raise WeightsError(
+            f"{config.model}: its text tower needs files from the Hugging Face hub that are not on this "
+            f"machine ({str(error).splitlines()[0]}); choose a model without hf_* settings, or put them "
+            "into the hub's cache"
+        ) from None
+    mean, std = _pixel_statistics(config)
     if config.weights_file is not None:
         assert config.weights_sha256 is not None  # the configuration insists
         mend = "put the right file there, or correct weights_file in the recipe"
         check_sha256(config.weights_file, config.weights_sha256, mend)
         state = convert_to_custom_text_state_dict(_read_state(config.weights_file))
         towers.load_state_dict({k: v.float() for k, v in state.items()})
-    tokenizer = open_clip.SimpleTokenizer(context_length=towers.context_length)
     return Backbone(
         towers,
         lambda queries: tokenizer(queries),
         feature_indices,
         image_size,
-        open_clip.OPENAI_DATASET_MEAN,
-        open_clip.OPENAI_DATASET_STD,
+        mean,
+        std,
+        config.trainable,
     )
+
+
+def _pixel_statistics(config: OpenClipModel) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and spread of the pixels a model was trained with; WeightsError where that is ambiguous."""
+    import open_clip
+
+    if config.pixel_mean is not None and config.pixel_std is not None:
+        return config.pixel_mean, config.pixel_std
+    default = (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    tags = open_clip.list_pretrained_tags_by_model(config.model) if config.model else []
+    known = [open_clip.get_pretrained_cfg(config.model, tag) for tag in tags]
+    found = {(tuple(k.get("mean", default[0])), tuple(k.get("std", default[1]))) for k in known}
+    if len(found) > 1 and config.weights_file is not None:
+        raise WeightsError(
+            f"{config.model}: its known weights were trained with different pixel statistics; say which "
+            "in backbone.pixel_mean and backbone.pixel_std"
+        )
+    return found.pop() if len(found) == 1 else default
 
 
 def _read_state(file: Path) -> dict[str, Tensor]:
@@ -288,10 +402,12 @@ def _package_path(package: str) -> Path:
 @contextlib.contextmanager
 def _quiet_offline() -> Iterator[None]:
     """No network look-ups and no loading chatter from the Hugging Face libraries meanwhile."""
-    previous = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
     import transformers
+    from transformers.utils.hub import constants
 
+    # huggingface_hub's; it reads the environment variable once, at its import, which may be long ago.
+    offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -301,7 +417,4 @@ def _quiet_offline() -> Iterator[None]:
     finally:
         logging.getLogger().setLevel(root_level)
         transformers.logging.set_verbosity(level)
-        if previous is None:
-            del os.environ["HF_HUB_OFFLINE"]
-        else:
-            os.environ["HF_HUB_OFFLINE"] = previous
+        constants.HF_HUB_OFFLINE = offline

@@ -184,5 +184,5 @@ def _stored_widths(config: CodecConfig, tensors: dict[str, Tensor]) -> TowerWidt
     """Sizes of the towers' output, from the tensors that receive it; KeyError where they lack."""
     return TowerWidths(
         tuple(len(tensors[f"layers.{n}.standardize.mean"]) for n in range(len(config.layers))),
-        tensors["layers.0.project_text.0.weight"].shape[1],
+        0 if config.film == "none" else tensors["layers.0.project_text.0.weight"].shape[1],
     )

@@ -8,10 +8,18 @@ is an error, so that a misspelt setting is never silently ignored.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 
@@ -23,7 +31,22 @@ class ConfigError(ValueError):
 
 
 class _Strict(BaseModel):
+    """No unknown keys, no changes.
+
+    ``added`` names the settings that came after the first codec was shipped. At their defaults they are
+    not written, so that a codec without them keeps its ``codec_id`` and an older run still resumes.
+    """
+
     model_config = ConfigDict(extra="forbid", frozen=True)
+    added: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_added_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = write(self)
+        for name in self.added:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                data.pop(name, None)
+        return data
 
 
 class ImageTowerConfig(_Strict):
@@ -45,24 +68,45 @@ class TextTowerConfig(_Strict):
 
 
 class PackagedTowers(_Strict):
-    """Two towers from Python packages, joined by open_clip's ``CustomTextCLIP``."""
+    """Two towers from Python packages, joined by open_clip's ``CustomTextCLIP``.
+
+    Args:
+        trainable: the same architecture from random numbers, trained with the codec and stored in its
+            checkpoint (the paper's "without pretrained VLM"); the packages' weights are not read.
+    """
+
+    added: ClassVar[frozenset[str]] = frozenset({"trainable"})
 
     kind: Literal["packaged"]
     image_tower: ImageTowerConfig
     text_tower: TextTowerConfig
+    trainable: bool = False
 
 
 class OpenClipModel(_Strict):
     """A model of open_clip's own list, or one described in full, with weights from a local file.
 
-    ``weights_file: null`` means random weights (seed 0): the paper's "without pretrained VLM" model.
+    Args:
+        model: a name of ``open_clip.list_models()``.
+        description: or a model's parts (``embed_dim``, ``vision_cfg``, ``text_cfg``).
+        weights_file: None means random weights (seed 0).
+        weights_sha256: must come with ``weights_file``.
+        trainable: train the random weights with the codec and store them in its checkpoint: the
+            paper's "without pretrained VLM".
+        pixel_mean, pixel_std: what the weights were trained with, pictures in 0..1; None means what
+            open_clip knows of the model's weights, or OpenAI's where it knows nothing.
     """
+
+    added: ClassVar[frozenset[str]] = frozenset({"trainable", "pixel_mean", "pixel_std"})
 
     kind: Literal["open_clip"]
     model: str | None = None
     description: dict[str, object] | None = None
     weights_file: Path | None = None
     weights_sha256: Sha256 | None = None
+    trainable: bool = False
+    pixel_mean: tuple[float, float, float] | None = None
+    pixel_std: tuple[float, float, float] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> OpenClipModel:
@@ -74,6 +118,10 @@ class OpenClipModel(_Strict):
             raise ValueError(
                 "weights_file needs weights_sha256: files are checked before they are read"
             )
+        if self.weights_file is not None and self.trainable:
+            raise ValueError("trainable towers start from random weights: leave out weights_file")
+        if (self.pixel_mean is None) != (self.pixel_std is None):
+            raise ValueError("pixel_mean and pixel_std come together")
         return self
 
 
@@ -133,8 +181,17 @@ class DecoderConfig(_Strict):
     refine_channels: int = Field(12, ge=1)
 
 
+FilmMode = Literal["pooled", "cross_attention", "gated", "none"]
+
+
 class CodecConfig(_Strict):
-    """What a codec is; with its tensors this fixes ``codec_id``."""
+    """What a codec is; with its tensors this fixes ``codec_id``.
+
+    ``film`` says how the query modulates the features (:mod:`semantic.alignment`); "none" is the paper's
+    "without text alignment".
+    """
+
+    added: ClassVar[frozenset[str]] = frozenset({"film"})
 
     name: str
     image_size: int = Field(ge=16, le=2048)
@@ -143,6 +200,7 @@ class CodecConfig(_Strict):
     projection_hidden: int = Field(ge=1)
     quantizer: QuantizerConfig
     decoder: DecoderConfig
+    film: FilmMode = "pooled"
 
     @model_validator(mode="after")
     def _fits_together(self) -> CodecConfig:
@@ -160,6 +218,53 @@ class CodecConfig(_Strict):
         return self
 
 
+class IntentConfig(_Strict):
+    """The user-intent relevance loss, eq. (11).
+
+    Args:
+        weight: lambda_UI of eq. (13).
+        judge: whose hidden states are compared: "tower" (:mod:`semantic.intent_judge`) or "llava". The
+            judge that scores received pictures ("recognition") must not teach.
+        path: folder of the Llava model.
+    """
+
+    weight: float = Field(ge=0)
+    judge: str = "tower"
+    path: Path | None = None
+
+    @model_validator(mode="after")
+    def _judge_may_teach(self) -> IntentConfig:
+        if self.judge not in ("tower", "llava"):
+            raise ValueError(
+                f"judge: expected 'tower' or 'llava', got {self.judge!r} (the judge that scores "
+                "received pictures must not teach)"
+            )
+        if (self.judge == "llava") != (self.path is not None):
+            raise ValueError("path: the folder of a Llava model, for judge llava and no other")
+        return self
+
+
+class AdversarialConfig(_Strict):
+    """Phase II, eq. (14) and (15).
+
+    Args:
+        weight: of the adversarial term in eq. (14).
+        adaptive: multiply it by the ratio of the gradients of distortion and adversarial term at the
+            decoder's last layer.
+        form: "log" (Goodfellow et al. 2014, which the paper cites) or "hinge".
+        begins: share of the schedule after which phase II begins.
+        channels: of the discriminator's first layer.
+        learning_rate: of the discriminator; follows the model's schedule.
+    """
+
+    weight: float = Field(ge=0)
+    adaptive: bool = True
+    form: Literal["log", "hinge"] = "log"
+    begins: float = Field(0.5, ge=0, le=1)
+    channels: int = Field(32, ge=4)
+    learning_rate: float = Field(2e-4, gt=0)
+
+
 class TrainingConfig(_Strict):
     """The recipe of one training run.
 
@@ -170,10 +275,14 @@ class TrainingConfig(_Strict):
             each segment's spread stands in for it. Codebooks then start from k-means.
         l1_weight, mse_weight: weights of the two distortion terms on pictures in 0..1.
         quantization_weight: lambda_Q of eq. (13).
+        intent: the user-intent relevance loss, eq. (11); None leaves it out.
+        adversarial: phase II, eq. (14) and (15); None leaves it out.
         erasure_probability: share of training pictures that lose runs of indices.
         index_error_probability: share of training pictures with a few wrong indices.
         feature_cache: keep the frozen tower's feature maps in memory (about 0.4 MB per photo and flip).
     """
+
+    added: ClassVar[frozenset[str]] = frozenset({"intent", "adversarial"})
 
     seed: int = 0
     steps: int = Field(ge=1)
@@ -188,6 +297,8 @@ class TrainingConfig(_Strict):
     l1_weight: float = Field(1.0, ge=0)
     mse_weight: float = Field(0.0, ge=0)
     quantization_weight: float = Field(1.0, ge=0)
+    intent: IntentConfig | None = None
+    adversarial: AdversarialConfig | None = None
     erasure_probability: float = Field(0.3, ge=0, le=1)
     index_error_probability: float = Field(0.1, ge=0, le=1)
     validation_photos: int = Field(32, ge=1)
@@ -201,6 +312,14 @@ class Recipe(_Strict):
 
     codec: CodecConfig
     training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        if self.codec.backbone.trainable and self.training.feature_cache:
+            raise ValueError(
+                "training.feature_cache: false, for features of trainable towers change"
+            )
+        return self
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from semantic.alignment import TextFeatures, TextForm
 from semantic.backbone import Backbone
 
 
@@ -86,13 +88,17 @@ class TowerFeatures:
     Args:
         backbone: the towers.
         photos: what to look at.
-        keep: False computes everything anew each time.
+        keep: False computes everything anew each time, as towers that are being trained need.
+        text_form: what of the questions is asked for.
     """
 
-    def __init__(self, backbone: Backbone, photos: PhotoSet, *, keep: bool) -> None:
+    def __init__(
+        self, backbone: Backbone, photos: PhotoSet, *, keep: bool, text_form: TextForm = "pooled"
+    ) -> None:
         self.backbone = backbone
         self.photos = photos
         self.keep = keep
+        self.text_form: TextForm = text_form
         # Row 2 n is photo n, row 2 n + 1 its mirror image. Memory is taken as rows are written.
         self._known = np.zeros(2 * len(photos), np.bool_)
         self._maps: dict[int, Tensor] = {}
@@ -123,12 +129,15 @@ class TowerFeatures:
             self._known[[rows[k] for k in missing]] = True
         return {index: stored[rows].float() for index, stored in self._maps.items()}
 
-    def text(self, queries: Sequence[str]) -> Tensor:
-        """Vectors of questions: float32 ``[B, text_width]``."""
+    def text(self, queries: Sequence[str]) -> TextFeatures:
+        """Vectors of questions, padded to the one with the most."""
         if not self.keep:
-            return self.backbone.text_features(list(queries))
+            return self.backbone.query_features(list(queries), self.text_form)
         missing = sorted({query for query in queries if query not in self._text})
         if missing:
-            for query, vector in zip(missing, self.backbone.text_features(missing), strict=True):
-                self._text[query] = vector
-        return torch.stack([self._text[query] for query in queries])
+            found = self.backbone.query_features(missing, self.text_form)
+            for number, query in enumerate(missing):
+                self._text[query] = found.vectors[number, found.mask[number]]
+        known = [self._text[query] for query in queries]
+        mask = pad_sequence([torch.ones(len(k), dtype=torch.bool) for k in known], batch_first=True)
+        return TextFeatures(pad_sequence(known, batch_first=True), mask)

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from semantic.alignment import AlignedLayer, to_tokens
+from semantic.alignment import TEXT_FORM, AlignedLayer, TextFeatures, to_tokens
 from semantic.backbone import Backbone, load_backbone
 from semantic.codec_config import CodecConfig
 from semantic.decoder import PictureDecoder
@@ -57,7 +57,7 @@ class TowerWidths:
 
     Args:
         tokens: channels of a token of every layer, before projection.
-        text: length of the text vector.
+        text: length of a text vector.
     """
 
     tokens: tuple[int, ...]
@@ -76,7 +76,8 @@ def tower_widths(config: CodecConfig, backbone: Backbone) -> TowerWidths:
 class CodecModel(nn.Module):
     """Image and query in, picture out, through vector-quantised features.
 
-    The frozen towers are not part of ``state_dict``: they come from their own files.
+    Frozen towers are not part of ``state_dict``: they come from their own files. Trainable ones are, the
+    text tower only where the query is used.
 
     Args:
         config: what to build.
@@ -98,17 +99,21 @@ class CodecModel(nn.Module):
         if widths is None:
             widths = tower_widths(config, self.backbone)
         self.layers = nn.ModuleList(
-            AlignedLayer(width, widths.text, layer.dim, config.projection_hidden)
+            AlignedLayer(width, widths.text, layer.dim, config.projection_hidden, config.film)
             for layer, width in zip(config.layers, widths.tokens, strict=True)
         )
         self.quantizers = nn.ModuleList(
             SegmentwiseQuantizer(layer.dim, config.quantizer) for layer in config.layers
         )
         self.decoder = PictureDecoder(config)
+        if config.backbone.trainable:
+            self.image_tower: nn.Module = self.backbone.towers.visual
+            if config.film != "none":
+                self.text_tower: nn.Module = self.backbone.towers.text
 
     @property
     def backbone(self) -> Backbone:
-        """The frozen towers, loaded when they are first asked for."""
+        """The towers, loaded when they are first asked for."""
         if not self._backbone:
             used = sorted({index for layer in self.config.layers for index in layer.features})
             loaded = load_backbone(self.config.backbone, used, self.config.image_size)
@@ -131,7 +136,11 @@ class CodecModel(nn.Module):
             to_tokens([maps[i] for i in layer.features], layer.grid) for layer in self.config.layers
         ]
 
-    def align(self, maps: dict[int, Tensor], text: Tensor) -> list[Tensor]:
+    def query_features(self, queries: list[str]) -> TextFeatures:
+        """What the text tower makes of queries, as far as this codec's modulation needs it."""
+        return self.backbone.query_features(queries, TEXT_FORM[self.config.film])
+
+    def align(self, maps: dict[int, Tensor], text: TextFeatures) -> list[Tensor]:
         """Eq. (1) to (4) for every layer: per layer ``[B, N, D]``."""
         pairs = zip(self.alignments, self.tokens(maps), strict=True)
         return [layer(tokens, text) for layer, tokens in pairs]
@@ -147,7 +156,7 @@ class CodecModel(nn.Module):
             per layer int64 ``[B, N, M]``.
         """
         maps = self.backbone.image_features(pictures)
-        aligned = self.align(maps, self.backbone.text_features(queries))
+        aligned = self.align(maps, self.query_features(queries))
         pairs = zip(self.segment_quantizers, aligned, strict=True)
         return [quantizer.nearest(features.float()) for quantizer, features in pairs]
 
@@ -187,7 +196,7 @@ class CodecModel(nn.Module):
     def forward(
         self,
         maps: dict[int, Tensor],
-        text: Tensor,
+        text: TextFeatures,
         *,
         damage: IndexDamage | None = None,
         continuous_noise: float | None = None,
@@ -196,7 +205,7 @@ class CodecModel(nn.Module):
 
         Args:
             maps: feature maps of the image tower.
-            text: float32 ``[B, text_width]``.
+            text: the queries.
             damage: what the channel does to the indices.
             continuous_noise: if given, no quantiser: noise of this many segment spreads instead.
         """

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semantic.alignment import TEXT_FORM, TextFeatures
 from semantic.codec_config import Recipe, TrainingConfig, read_recipe
 from semantic.dataset import PhotoSet, TowerFeatures, read_photo_set
 from semantic.index_channel import draw_damage, layer_geometry
@@ -125,7 +126,12 @@ def start_run(recipe: Recipe, photos: PhotoSet, device: str = "cpu") -> Run:
     return Run(
         recipe=recipe,
         model=model,
-        features=TowerFeatures(model.backbone, photos, keep=recipe.training.feature_cache),
+        features=TowerFeatures(
+            model.backbone,
+            photos,
+            keep=recipe.training.feature_cache,
+            text_form=TEXT_FORM[recipe.codec.film],
+        ),
         train_numbers=order[held_out:],
         validation_numbers=[int(n) for n in order[:held_out]],
         optimizer=torch.optim.AdamW(
@@ -197,7 +203,7 @@ def _draw_batch(run: Run, random: np.random.Generator) -> tuple[list[int], list[
 
 def _features(
     run: Run, numbers: list[int], flips: list[bool], queries: list[str]
-) -> tuple[dict[int, Tensor], Tensor]:
+) -> tuple[dict[int, Tensor], TextFeatures]:
     """What the towers say about photos and questions, on the run's device."""
     maps = {i: m.to(run.device) for i, m in run.features.maps(numbers, flips).items()}
     return maps, run.features.text(queries).to(run.device)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
-from semantic.codec_config import CONFIG_FOLDER, ConfigError, read_recipe
+from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_metadata
+from semantic.codec_config import (
+    CONFIG_FOLDER,
+    CodecConfig,
+    ConfigError,
+    TrainingConfig,
+    read_recipe,
+)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIG_FOLDER.glob("*.yaml")), ids=lambda p: p.stem)
@@ -45,6 +53,12 @@ def _change(tmp_path: Path, key: str, value: object) -> Path:
         ("codec.layers.1.grid", 8, "finest comes first"),
         ("codec.image_size", 33, "multiple of the first layer's grid"),
         ("codec.backbone.weights_file", "w.pt", "weights_sha256"),
+        ("codec.film", "both", "film"),
+        ("codec.backbone.pixel_mean", [0.5, 0.5, 0.5], "come together"),
+        ("codec.backbone.trainable", True, "feature_cache"),
+        ("training.intent", {"weight": 1, "judge": "recognition"}, "must not teach"),
+        ("training.intent", {"weight": 1, "judge": "llava"}, "folder of a Llava"),
+        ("training.adversarial", {"weight": 1, "form": "cubic"}, "adversarial.form"),
         ("training.batch_size", 0, "batch_size"),
         ("training.learning_rate", "fast", "learning_rate"),
     ],
@@ -56,6 +70,33 @@ def test_a_mistake_names_file_and_cause(
         read_recipe(_change(tmp_path, key, value))
     assert "changed.yaml" in str(caught.value)
     assert expected in str(caught.value)
+
+
+def test_a_trainable_tower_reads_no_weights(tmp_path: Path) -> None:
+    path = _change(tmp_path, "codec.backbone.trainable", True)
+    data = yaml.safe_load(path.read_text())
+    data["training"]["feature_cache"] = False
+    path.write_text(yaml.safe_dump(data))
+    assert read_recipe(path).codec.backbone.trainable
+    data["codec"]["backbone"] |= {"weights_file": "w.pt", "weights_sha256": "0" * 64}
+    path.write_text(yaml.safe_dump(data))
+    with pytest.raises(ConfigError, match="random weights"):
+        read_recipe(path)
+
+
+def test_settings_added_later_leave_older_codecs_alone() -> None:
+    """At their defaults they are not written, so that a shipped codec keeps its name."""
+    metadata = read_metadata(EMBEDDED_CHECKPOINT)
+    codec = CodecConfig.model_validate_json(metadata["codec"])
+    assert codec.model_dump_json() == metadata["codec"]
+    assert codec.film == "pooled"
+    assert not codec.backbone.trainable
+    training = TrainingConfig.model_validate_json(metadata["training"])
+    assert training.model_dump_json() == metadata["training"]
+    for name, value in (("film", "gated"), ("film", "none")):
+        changed = codec.model_copy(update={name: value})
+        assert json.loads(changed.model_dump_json())[name] == value
+        assert CodecConfig.model_validate_json(changed.model_dump_json()) == changed
 
 
 def test_files_that_are_no_recipe(tmp_path: Path) -> None:

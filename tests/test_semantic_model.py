@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from semantic.codec_config import CodecConfig, TrainingConfig, read_recipe
+from semantic.checkpoint import read_checkpoint, write_checkpoint
+from semantic.codec_config import CodecConfig, FilmMode, TrainingConfig, read_recipe
 from semantic.decoder import PictureDecoder, decoder_sides
 from semantic.index_channel import draw_damage, layer_geometry
 from semantic.index_frame import FrameGeometry, IndexFrame
@@ -22,9 +23,18 @@ def model() -> CodecModel:
     return CodecModel(read_recipe(Path("tiny")).codec)
 
 
+def _variant(*, film: FilmMode = "pooled", trainable: bool = False) -> CodecModel:
+    """The tiny codec with another modulation, or with towers to be trained."""
+    torch.manual_seed(0)
+    data = read_recipe(Path("tiny")).codec.model_dump()
+    data["film"] = film
+    data["backbone"]["trainable"] = trainable
+    return CodecModel(CodecConfig.model_validate(data))
+
+
 def _forward(model: CodecModel, damage: IndexDamage | None = None) -> torch.Tensor:
     maps = model.backbone.image_features(torch.rand(3, 3, 32, 32))
-    text = model.backbone.text_features(["a", "b", "c"])
+    text = model.query_features(["a", "b", "c"])
     result = model(maps, text, damage=damage)
     loss: torch.Tensor = result.pictures.square().mean() + result.quantization_loss
     return loss
@@ -63,17 +73,21 @@ def test_grids_that_doubling_cannot_join_are_refused() -> None:
         decoder_sides(CodecConfig.model_validate(data))
 
 
-def test_gradient_reaches_every_trained_part_and_no_tower(model: CodecModel) -> None:
+@pytest.mark.parametrize("film", ["pooled", "cross_attention", "gated", "none"])
+def test_gradient_reaches_every_trained_part_and_no_tower(film: FilmMode) -> None:
+    model = _variant(film=film)
     # Past the zero start of FiLM's last layers, in front of which nothing moves at first.
     for layer in model.alignments:
-        torch.nn.init.normal_(layer.film.gamma[2].weight)
-        torch.nn.init.normal_(layer.film.beta[2].weight)
+        if layer.film is not None:
+            torch.nn.init.normal_(layer.film.gamma[2].weight)
+            torch.nn.init.normal_(layer.film.beta[2].weight)
     model.train()
     _forward(model).backward()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, name
-            assert float(parameter.grad.abs().sum()) > 0, name
+            # A softmax over words does not change when all keys move by the same amount.
+            assert float(parameter.grad.abs().sum()) > 0 or name.endswith("film.key.bias"), name
         else:
             assert name.endswith("codebook")
     assert all(p.grad is None for p in model.backbone.parameters())
@@ -88,6 +102,84 @@ def test_state_dict_holds_no_tower(model: CodecModel) -> None:
     }
 
 
+def test_without_text_alignment_the_query_changes_nothing() -> None:
+    model = _variant(film="none").eval()
+    pictures = torch.rand(2, 3, 32, 32)
+
+    def refuse(queries: list[str]) -> torch.Tensor:
+        raise AssertionError("the text tower was asked")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.backbone, "tokenize", refuse)
+        first = model.encode(pictures, ["Is there a cat?", "What colour is it?"])
+        second = model.encode(pictures, ["How many?", "Where is my horse?"])
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other)
+    assert not any("film" in name or "text" in name for name in model.state_dict())
+
+
+@pytest.mark.parametrize("film", ["cross_attention", "gated"])
+def test_query_changes_indices_in_every_way_of_modulation(film: FilmMode) -> None:
+    model = _variant(film=film).eval()
+    for layer in model.alignments:
+        assert layer.film is not None
+        torch.nn.init.normal_(layer.film.beta[2].weight, std=3.0)
+    pictures = torch.rand(1, 3, 32, 32)
+    first = model.encode(pictures, ["Is there a cat?"])
+    second = model.encode(pictures, ["Where is my horse, and who is riding it?"])
+    assert any(not torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    # What another query of the batch says, or how long it is, does not matter.
+    both = model.encode(
+        pictures.expand(2, -1, -1, -1),
+        ["Is there a cat?", "Where is my horse, and who is riding it?"],
+    )
+    for one, other in zip(first, both, strict=True):
+        assert torch.equal(one[0], other[0])
+
+
+@pytest.mark.parametrize("film", ["none", "pooled"])
+def test_random_towers_are_trained_and_stored_with_the_codec(film: FilmMode) -> None:
+    model = _variant(film=film, trainable=True)
+    model.train()
+    for layer in model.alignments:
+        if layer.film is not None:
+            torch.nn.init.normal_(layer.film.gamma[2].weight)
+    _forward(model).backward()
+    names = {name.split(".")[0] for name in model.state_dict()}
+    towers = {"image_tower"} | ({"text_tower"} if film == "pooled" else set())
+    assert names == {"layers", "quantizers", "decoder"} | towers
+    for tower in towers:
+        gradients = [p.grad for p in getattr(model, tower).parameters() if p.grad is not None]
+        assert sum(float(g.abs().sum()) for g in gradients) > 0
+        assert all(module.training for module in getattr(model, tower).modules())
+    assert not any(module.training for module in model.eval().backbone.towers.visual.modules())
+
+
+def test_trained_towers_come_back_from_the_checkpoint(tmp_path: Path) -> None:
+    recipe = read_recipe(Path("tiny"))
+    model = _variant(film="pooled", trainable=True).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    file = tmp_path / "codec.safetensors"
+    write_checkpoint(file, recipe.model_copy(update={"codec": model.config}), model, {}, "0" * 64)
+    loaded, _, _ = read_checkpoint(file)
+    for name, value in model.state_dict().items():
+        if not name.endswith(".total"):
+            torch.testing.assert_close(loaded.state_dict()[name], value, atol=1e-3, rtol=1e-3)
+    pictures, queries = torch.rand(2, 3, 32, 32), ["Is there a cat?", "How many?"]
+    with torch.inference_mode():
+        for index, values in model.backbone.image_features(pictures).items():
+            again = loaded.backbone.image_features(pictures)[index]
+            torch.testing.assert_close(again, values, atol=0.02, rtol=0.02)
+        torch.testing.assert_close(
+            loaded.query_features(queries).vectors,
+            model.query_features(queries).vectors,
+            atol=0.02,
+            rtol=0.02,
+        )
+
+
 def test_erased_indices_pass_no_gradient_to_the_encoder(model: CodecModel) -> None:
     shapes = [(3, layer.tokens, layer.segments) for layer in layer_geometry(model.config)]
     everything = IndexDamage(
@@ -95,7 +187,7 @@ def test_erased_indices_pass_no_gradient_to_the_encoder(model: CodecModel) -> No
         [torch.full(shape, -1) for shape in shapes],
     )
     maps = model.backbone.image_features(torch.rand(3, 3, 32, 32))
-    result = model(maps, model.backbone.text_features(["a", "b", "c"]), damage=everything)
+    result = model(maps, model.query_features(["a", "b", "c"]), damage=everything)
     result.pictures.square().mean().backward()
     assert model.alignments[0].project_image[0].weight.grad is None or not float(
         model.alignments[0].project_image[0].weight.grad.abs().sum()
@@ -112,7 +204,7 @@ def test_wrong_indices_are_looked_up(model: CodecModel) -> None:
     damage = IndexDamage([torch.zeros_like(i, dtype=torch.bool) for i in indices], wrong)
     maps = model.backbone.image_features(pictures)
     with torch.inference_mode():
-        result = model(maps, model.backbone.text_features(["a"]), damage=damage)
+        result = model(maps, model.query_features(["a"]), damage=damage)
         expected = model.decode(wrong)
     torch.testing.assert_close(result.pictures.clamp(0, 1), expected)
 

@@ -207,7 +207,7 @@ def _load_packaged(
     for name, digest in text.sha256.items():
         check_sha256(text_folder / name, digest)
     start = _seed_zero() if config.trainable else contextlib.nullcontext()
-    with _quiet_offline(), start:
+    with quiet_offline(), start:
         towers = CustomTextCLIP(
             text.width,
             {
@@ -306,7 +306,7 @@ def _load_open_clip(
         )
     description.pop("custom_text", None)
     try:
-        with _quiet_offline(), _seed_zero():
+        with quiet_offline(), _seed_zero():
             towers = CustomTextCLIP(**description)
             tokenizer = (
                 open_clip.SimpleTokenizer(context_length=towers.context_length)
@@ -400,7 +400,7 @@ def _package_path(package: str) -> Path:
 
 
 @contextlib.contextmanager
-def _quiet_offline() -> Iterator[None]:
+def quiet_offline() -> Iterator[None]:
     """No network look-ups and no loading chatter from the Hugging Face libraries meanwhile."""
     import transformers
     from transformers.utils.hub import constants

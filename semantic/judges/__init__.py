@@ -1,0 +1,1 @@
+"""Who judges what arrives; :mod:`semantic.judge` is the door."""

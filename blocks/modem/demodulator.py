@@ -41,6 +41,7 @@ from blocks.modem.tracking import (
     residual_dc,
     track_phase,
     track_timing,
+    turn_back,
 )
 
 _SPS = wf.RECEIVER_SAMPLES_PER_SYMBOL
@@ -140,8 +141,7 @@ def _estimate_channel(received: NDArray[np.complex64], known: KnownSymbols) -> _
     centres = known.centres
     means, _ = group_means(received, known.symbols)
     cfo = residual_cfo(means, centres)
-    turned = received * np.exp(-2j * np.pi * cfo * known.indices).astype(np.complex64)
-    phasors, noise = group_means(turned, known.symbols)
+    phasors, noise = group_means(turn_back(received, known, cfo), known.symbols)
     return _Channel(cfo, centres, track_phase(phasors, centres, noise), noise)
 
 

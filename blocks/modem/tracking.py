@@ -7,7 +7,7 @@ the same result.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numba import njit
@@ -61,7 +61,10 @@ class KnownSymbols:
         self, samples: NDArray[np.complex64], start: float, step: float
     ) -> NDArray[np.complex64]:
         """Mean channel seen by each group, ``complex64 [groups]``."""
-        return group_means(self.received(samples, start, step), self.symbols)[0]
+        means: NDArray[np.complex64] = _phasors(
+            samples, matched_filter_bank(), start, step, self.indices.reshape(-1), self.symbols
+        )
+        return means
 
     def received(
         self, samples: NDArray[np.complex64], start: float, step: float
@@ -119,6 +122,33 @@ def _group_means(received, symbols):  # type: ignore[no-untyped-def]
     return means, total / (groups * (size - 1))
 
 
+@njit(nogil=True, cache=True)
+def _phasors(samples, bank, start, step, indices, symbols):  # type: ignore[no-untyped-def]
+    received = sample_symbols(samples, bank, start, step, indices)
+    return _group_means(received.reshape(symbols.shape), symbols)[0]
+
+
+def turn_back(
+    received: NDArray[np.complex64], known: KnownSymbols, cfo: float
+) -> NDArray[np.complex64]:
+    """Take a carrier offset (cycles per symbol) out of the known symbols, ``complex64 [groups, 8]``."""
+    turned: NDArray[np.complex64] = _turn_back(received, known.indices, cfo)
+    return turned
+
+
+@njit(nogil=True, cache=True)
+def _turn_back(received, indices, cfo):  # type: ignore[no-untyped-def]
+    groups, size = received.shape
+    out = np.empty((groups, size), np.complex64)
+    step = np.exp(-2j * np.pi * cfo)
+    for g in range(groups):
+        phasor = np.exp(-2j * np.pi * cfo * indices[g, 0])
+        for k in range(size):
+            out[g, k] = received[g, k] * phasor
+            phasor *= step
+    return out
+
+
 def join(*parts: KnownSymbols) -> KnownSymbols:
     """Several sets of known symbols as one, ordered in time."""
     indices = np.concatenate([part.indices for part in parts])
@@ -127,18 +157,26 @@ def join(*parts: KnownSymbols) -> KnownSymbols:
     return KnownSymbols(indices[order], symbols[order])
 
 
+@cache
 def known_preamble() -> KnownSymbols:
     """The 256 preamble symbols as 32 groups."""
     indices = np.arange(wf.PREAMBLE_SYMBOLS, dtype=np.float64).reshape(-1, GROUP)
     return KnownSymbols(indices, wf.preamble().reshape(-1, GROUP))
 
 
+@lru_cache(maxsize=64)
 def body_positions(body_symbols: int) -> NDArray[np.int64]:
-    """Position of each body symbol, counted from the first preamble symbol, ``int64 [body_symbols]``."""
+    """Position of each body symbol, counted from the first preamble symbol, ``int64 [body_symbols]``.
+
+    Read-only.
+    """
     index = np.arange(body_symbols)
-    return wf.PREAMBLE_SYMBOLS + index + GROUP * (index // wf.PILOT_SPACING)
+    positions: NDArray[np.int64] = wf.PREAMBLE_SYMBOLS + index + GROUP * (index // wf.PILOT_SPACING)
+    positions.flags.writeable = False
+    return positions
 
 
+@lru_cache(maxsize=64)
 def known_pilots(body_symbols: int) -> KnownSymbols:
     """All pilot groups of a burst whose header and payload have ``body_symbols`` symbols."""
     groups = -(-body_symbols // wf.PILOT_SPACING)
@@ -202,9 +240,26 @@ def _best_step(
     offsets = np.arange(-steps, steps + 1) * spacing
     # The first quarter hardly moves, whatever the offset: it would cost time and add noise.
     late = known.after(length / 4)
-    powers = [_power(late.phasors(samples, start, _SPS * (1 + offset))).sum() for offset in offsets]
+    powers = _powers(
+        samples,
+        matched_filter_bank(),
+        start,
+        _SPS * (1 + offsets),
+        late.indices.reshape(-1),
+        late.symbols,
+    )
     peak = int(np.clip(np.argmax(powers), 1, 2 * steps - 1))
     return float(_SPS * (1 + spacing * (peak - steps + _vertex(*powers[peak - 1 : peak + 2]))))
+
+
+@njit(nogil=True, cache=True)
+def _powers(samples, bank, start, steps, indices, symbols):  # type: ignore[no-untyped-def]
+    """Power of the groups' phasors, all groups together, for each symbol spacing."""
+    powers = np.zeros(steps.size)
+    for n in range(steps.size):
+        for mean in _phasors(samples, bank, start, steps[n], indices, symbols):
+            powers[n] += float(mean.real) ** 2 + float(mean.imag) ** 2
+    return powers
 
 
 def _vertex(left: float, middle: float, right: float) -> float:

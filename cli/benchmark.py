@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from cli.benchmark_acquisition import acquisition
 from cli.benchmark_fading import fading
 from cli.benchmark_ldpc import ldpc
 from cli.benchmark_per import per
@@ -13,6 +14,7 @@ from cli.benchmark_sensitivity import sensitivity
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
     group = typer.Typer(help="Measure the link, against theory and against its peers.")
+    group.command("acquisition")(acquisition)
     group.command("fading")(fading)
     group.command("ldpc")(ldpc)
     group.command("per")(per)

@@ -1,15 +1,16 @@
 """BurstReceiver: samples in, bursts out.
 
 The one Python block of the receive path that touches the sample stream. ``work`` only copies into a ring
-and returns; a thread does the signal processing in compiled code that lets go of Python's lock. What a
-full ring means is the user's choice: a radio drops samples (counted, and told apart from bad
-reception), a simulation or a file makes the flowgraph wait.
+and returns; two threads do the signal processing in compiled code that lets go of Python's lock: one
+finds bursts, the other decodes them in order. What a full ring means is the user's choice: a radio drops
+samples (counted, and told apart from bad reception), a simulation or a file makes the flowgraph wait.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import deque
+from dataclasses import dataclass
+from queue import Queue
 from typing import Literal
 
 import numpy as np
@@ -20,25 +21,38 @@ from numpy.typing import NDArray
 from blocks.burst_messages import END_MESSAGE, to_pdu
 from blocks.burst_modulator import END_TAG
 from blocks.modem import waveform as wf
+from blocks.modem.burst_finder import BurstFinder, FoundBurst
 from blocks.modem.ldpc_decoder import DEFAULT_MAX_ITERATIONS
-from blocks.modem.stream_receiver import (
-    Outcome,
-    ReceivedBurst,
-    StreamReceiver,
-)
+from blocks.modem.stream_receiver import Outcome, ReceivedBurst, receive_burst
 from blocks.pmt_arrays import array_to_pmt
 from blocks.sample_ring import Gap, SampleRing
+from blocks.worker_thread import WorkerThread
 from semantic.link_statistics import BurstRecord, Fate, LinkStatistics
 
 PORT_BURSTS = pmt.intern("bursts")
 PORT_CONSTELLATION = pmt.intern("constellation")
 
-# What the worker takes from the ring at a time, at most.
-_PIECE_SAMPLES = 65_536
+# What the finder takes from the ring at a time, at most.
+_PIECE_SAMPLES = 32_768
+# Bursts that may wait for the decoder.
+_BURSTS_WAITING = 4
 _WAIT_S = 0.05
 _CONSTELLATION_SYMBOLS = 2048
 # Records of the latest bursts; the totals in `statistics` cover all of them.
 _RECORDS_KEPT = 10_000
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A burst on its way from the finder to the decoder.
+
+    ``stretch_start`` is the sample at which its unbroken stretch of the stream began; ``overflow`` says
+    that samples were lost at the end of that stretch.
+    """
+
+    found: FoundBurst
+    stretch_start: int
+    overflow: bool = False
 
 
 class BurstReceiver(gr.sync_block):
@@ -71,38 +85,40 @@ class BurstReceiver(gr.sync_block):
         self._when_full = when_full
         self._max_iterations = max_iterations
         self._ring = SampleRing(ring_samples)
-        self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
-        self._failure: BaseException | None = None
-        self._receiver = StreamReceiver(max_iterations)
+        self._finder = BurstFinder()
         self._stretch_start = 0
+        # None: the finder is done
+        self._jobs: Queue[_Job | None] = Queue(_BURSTS_WAITING)
+        self._find_worker = WorkerThread("BurstReceiver.find", self._find)
+        self._decode_worker = WorkerThread("BurstReceiver.decode", self._decode)
+        self._failure: BaseException | None = None
         self._end_key = pmt.intern(END_TAG)
 
     @property
     def failure(self) -> BaseException | None:
-        """What ended the worker, if it did not end in order."""
+        """What ended a worker, if it did not end in order."""
         return self._failure
 
     def start(self) -> bool:
-        """Called by the scheduler: start the worker."""
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._guarded_run, name="BurstReceiver", daemon=True)
-        self._thread.start()
+        """Called by the scheduler: start the workers."""
+        self._failure = None
+        self._ring.reopen()
+        self._decode_worker.start()
+        self._find_worker.start()
         return True
 
     def stop(self) -> bool:
-        """Called by the scheduler: let the worker finish what it holds and end."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        """Called by the scheduler: let the workers finish what they hold and end."""
+        # In this order: the finder tells the decoder when it is done.
+        self._find_worker.stop()
+        self._decode_worker.stop()
         return True
 
     def work(self, inputs: list[NDArray[np.complex64]], _outputs: list[object]) -> int:
         """Copy samples into the ring."""
         samples = inputs[0]
         if self._failure is not None:
-            raise RuntimeError("the receiver's worker has failed") from self._failure
+            raise RuntimeError("a worker of the receiver has failed") from self._failure
         end = self._end_of_stream(samples.size)
         if end is not None:
             samples = samples[:end]
@@ -124,49 +140,67 @@ class BurstReceiver(gr.sync_block):
         tags = self.get_tags_in_range(0, first, first + count, self._end_key)
         return int(tags[0].offset - first) if tags else None
 
-    def _guarded_run(self) -> None:
+    def _find(self) -> None:
+        """First worker: samples to bursts with a header."""
         try:
-            self._run()
+            self._find_until_the_end()
         except BaseException as error:
-            # The flowgraph's thread must hear of it, whatever it is; see work().
             self._failure = error
-            self._ring.abandon()
             raise
+        finally:
+            if self._failure is not None:
+                # The flowgraph's thread must not wait for a reader that is gone; see work().
+                self.statistics.samples_dropped += self._ring.abandon()
+            self._jobs.put(None)
 
-    def _run(self) -> None:
-        while True:
+    def _find_until_the_end(self) -> None:
+        while self._failure is None:
+            # Asked before the ring is: what was written before the stop is still read.
+            stopping = self._find_worker.stopping.is_set()
             piece = self._ring.read(_PIECE_SAMPLES, timeout_s=_WAIT_S)
             if isinstance(piece, Gap):
                 self._end_stretch(overflow=True, skipped=piece.samples)
             elif piece is not None:
                 self.statistics.samples += piece.size
-                self._report(self._receiver.push(piece))
-            elif self._ring.finished:
-                self._end_stretch(overflow=False, skipped=0)
-                self.message_port_pub(PORT_BURSTS, END_MESSAGE)
-                return
-            elif self._stopping.is_set():
+                for found in self._finder.push(piece):
+                    self._jobs.put(_Job(found, self._stretch_start))
+            elif stopping or self._ring.finished:
                 self._end_stretch(overflow=False, skipped=0)
                 return
 
     def _end_stretch(self, overflow: bool, skipped: int) -> None:
         """The stream breaks off here; what follows is a stream of its own."""
-        length = self._receiver.position
-        self._report(self._receiver.flush(overflow))
+        length = self._finder.position
+        for found in self._finder.flush():
+            self._jobs.put(_Job(found, self._stretch_start, overflow))
         self._stretch_start += length + skipped
-        self._receiver = StreamReceiver(self._max_iterations)
+        self._finder = BurstFinder()
 
-    def _report(self, bursts: list[ReceivedBurst]) -> None:
-        for received in bursts:
-            record = self._to_record(received)
-            self.statistics.add(record)
-            self.records.append(record)
-            if received.burst is None:
-                continue
-            self.message_port_pub(
-                PORT_BURSTS, to_pdu(received.burst.header, received.burst.blocks, record)
-            )
-            self._publish_constellation(received.burst.constellation)
+    def _decode(self) -> None:
+        """Second worker: bursts to code blocks, in order."""
+        try:
+            for job in iter(self._jobs.get, None):
+                received = receive_burst(job.found, self._max_iterations, job.overflow)
+                self._report(received, job.stretch_start)
+        except BaseException as error:
+            self._failure = error
+            # The finder must not wait for room.
+            while self._jobs.get() is not None:
+                pass
+            raise
+        if self._failure is None and self._ring.ended:
+            self.message_port_pub(PORT_BURSTS, END_MESSAGE)
+
+    def _report(self, received: ReceivedBurst, stretch_start: int) -> None:
+        record = self._to_record(received, stretch_start)
+        self.statistics.add(record)
+        self.records.append(record)
+        if received.burst is None:
+            return
+        self.message_port_pub(
+            PORT_BURSTS, to_pdu(received.burst.header, received.burst.blocks, record)
+        )
+        self._publish_constellation(received.burst.constellation)
 
     def _publish_constellation(self, symbols: NDArray[np.complex64]) -> None:
         stride = max(1, symbols.size // _CONSTELLATION_SYMBOLS)
@@ -174,12 +208,12 @@ class BurstReceiver(gr.sync_block):
         vector = array_to_pmt(self.last_constellation)
         self.message_port_pub(PORT_CONSTELLATION, pmt.cons(pmt.make_dict(), vector))
 
-    def _to_record(self, received: ReceivedBurst) -> BurstRecord:
+    def _to_record(self, received: ReceivedBurst, stretch_start: int) -> BurstRecord:
         measured, header = received.measurement, received.header
         blocks = received.burst.blocks if received.burst is not None else []
         return BurstRecord(
             fate=_fate(received),
-            start_sample=self._stretch_start + round(received.start),
+            start_sample=stretch_start + round(received.start),
             snr_db=measured.snr_db,
             cfo_hz=measured.cfo * self._symbol_rate_hz,
             level=measured.level,

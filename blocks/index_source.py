@@ -17,6 +17,7 @@ from gnuradio import gr
 from numpy.typing import NDArray
 
 from blocks.pmt_arrays import array_to_pmt, pmt_to_array
+from blocks.worker_thread import WorkerThread
 from blocks.zmq_messages import (
     TOPIC_FRAME,
     MessageError,
@@ -69,8 +70,7 @@ class IndexSource(gr.basic_block):
         self.frames_accepted = 0
         self.messages_malformed = 0
         self._credit = threading.Semaphore(window)
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._worker = WorkerThread("IndexSource", self._run)
         self._context = zmq.Context[zmq.Socket[bytes]]()
         self._socket = open_socket(
             self._context,
@@ -82,17 +82,12 @@ class IndexSource(gr.basic_block):
 
     def start(self) -> bool:
         """Called by the scheduler: begin to read the socket."""
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._run, name="IndexSource", daemon=True)
-        self._thread.start()
+        self._worker.start()
         return True
 
     def stop(self) -> bool:
         """Called by the scheduler: stop reading. Messages not yet taken stay in the socket."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._worker.stop()
         return True
 
     def close(self) -> None:
@@ -105,7 +100,7 @@ class IndexSource(gr.basic_block):
         self._credit.release()
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        while not self._worker.stopping.is_set():
             if not self._credit.acquire(timeout=_POLL_MS / 1000):
                 continue
             frame = self._next_frame()

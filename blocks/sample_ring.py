@@ -71,11 +71,24 @@ class SampleRing:
             self._ended = True
             self._changed.notify_all()
 
-    def abandon(self) -> None:
-        """The reader is gone: writers need not wait for room any more."""
+    def abandon(self) -> int:
+        """The reader is gone: what waits is thrown away, writers find no room and need not wait for it.
+
+        Returns the count of samples thrown away.
+        """
         with self._changed:
+            waiting = self._written - self._read
+            self._read = self._written
+            self._gaps.clear()
             self._abandoned = True
             self._changed.notify_all()
+            return waiting
+
+    def reopen(self) -> None:
+        """There is a reader again, and the writer goes on after an end; what waits stays."""
+        with self._changed:
+            self._ended = False
+            self._abandoned = False
 
     def read(self, most: int, timeout_s: float) -> NDArray[np.complex64] | Gap | None:
         """Next samples (a copy, up to ``most``) or the gap that comes first; None after ``timeout_s``."""
@@ -101,6 +114,8 @@ class SampleRing:
         return self._written > self._read or bool(self._gaps) or self._ended
 
     def _room(self) -> int:
+        if self._abandoned:
+            return 0
         return self._data.size - (self._written - self._read)
 
     def _store(self, samples: NDArray[np.complex64]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -11,6 +13,9 @@ from gnuradio import filter, gr
 from blocks.modem import waveform as wf
 
 _STOP_ATTENUATION_DB = 60.0
+# A call of the Python block behind it costs 50 microseconds whatever it hands over, which the scheduler's
+# default of 4096 samples makes a sixth of the receiver's time.
+_OUTPUT_BUFFER_SAMPLES = 32_768
 
 
 def anti_alias_taps(samples_per_symbol: float, gain: float = 1.0) -> list[float]:
@@ -44,19 +49,40 @@ class FrontEnd(gr.hier_block2):
     def __init__(self, samples_per_symbol: int, dc_block_length: int = 0) -> None:
         signature = gr.io_signature(1, 1, gr.sizeof_gr_complex)
         gr.hier_block2.__init__(self, "FrontEnd", signature, signature)
-        chain: list[gr.basic_block] = []
-        if dc_block_length:
-            chain.append(filter.dc_blocker_cc(dc_block_length, True))
-        ratio = Fraction(wf.RECEIVER_SAMPLES_PER_SYMBOL, samples_per_symbol)
-        up, down = ratio.numerator, ratio.denominator
-        # At 2 samples per symbol nothing folds, and the matched filter takes away the rest.
-        if ratio != 1:
-            taps = anti_alias_taps(up * samples_per_symbol, gain=up)
-            chain.append(
-                filter.fir_filter_ccf(down, taps)
-                if up == 1
-                else filter.rational_resampler_ccf(up, down, taps)
-            )
-        if not chain:
-            chain.append(gr_blocks.copy(gr.sizeof_gr_complex))
+        with _warnings_only():
+            chain = _make_chain(samples_per_symbol, dc_block_length)
+        chain[-1].set_min_output_buffer(_OUTPUT_BUFFER_SAMPLES)
         self.connect(self, *chain, self)
+
+
+def _make_chain(samples_per_symbol: int, dc_block_length: int) -> list[gr.basic_block]:
+    """The blocks to connect, at least one."""
+    chain: list[gr.basic_block] = []
+    if dc_block_length:
+        chain.append(filter.dc_blocker_cc(dc_block_length, True))
+    ratio = Fraction(wf.RECEIVER_SAMPLES_PER_SYMBOL, samples_per_symbol)
+    up, down = ratio.numerator, ratio.denominator
+    # At 2 samples per symbol nothing folds, and the matched filter takes away the rest.
+    if ratio != 1:
+        taps = anti_alias_taps(up * samples_per_symbol, gain=up)
+        chain.append(
+            filter.fir_filter_ccf(down, taps)
+            if up == 1
+            else filter.rational_resampler_ccf(up, down, taps)
+        )
+    return chain or [gr_blocks.copy(gr.sizeof_gr_complex)]
+
+
+@contextlib.contextmanager
+def _warnings_only() -> Iterator[None]:
+    """Blocks made inside do not announce the size of their buffers on standard output.
+
+    GNU Radio fixes a block's level when it is made; ``set_log_level`` comes too late for this message.
+    """
+    logging = gr.logging()
+    level = logging.default_level()
+    logging.set_default_level(gr.log_levels.warn)
+    try:
+        yield
+    finally:
+        logging.set_default_level(level)

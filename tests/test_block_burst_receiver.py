@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Literal
+
 import numpy as np
 import pmt
 import pytest
@@ -95,8 +98,11 @@ def test_bursts_come_out_as_messages() -> None:
 def test_constellation_message() -> None:
     samples, *_ = stream(1)
     bench = Bench(samples, block_mode())
-    bench.run()
-    points = np.array(pmt.c32vector_elements(pmt.cdr(bench.constellation.get())))
+    bench.top.start()
+    message = bench.constellation.get()
+    bench.top.stop()
+    bench.top.wait()
+    points = np.array(pmt.c32vector_elements(pmt.cdr(message)))
     assert 500 < points.size <= 2048
     nearest = np.exp(0.25j * np.pi * np.round(np.angle(points) / (np.pi / 4)))
     assert 10 * np.log10(np.mean(np.abs(points - nearest) ** 2)) < -13
@@ -194,16 +200,85 @@ def test_stop_in_the_middle_of_a_burst_and_start_again() -> None:
     assert receiver.failure is None
 
 
-def test_stop_while_the_ring_is_full_does_not_hang() -> None:
-    samples, *_ = stream(1)
-    receiver = BurstReceiver(SYMBOL_RATE_HZ, ring_samples=64, when_full="block")
+def workers() -> list[str]:
+    """Threads of receivers that are alive."""
+    return [t.name for t in threading.enumerate() if t.name.startswith("BurstReceiver")]
+
+
+def endless(samples: NDArray[np.complex64], receiver: BurstReceiver) -> gr.top_block:
+    """The same samples over and over, as fast as they go."""
     top = gr.top_block()
-    top.connect(gr_blocks.vector_source_c(samples.tolist(), True), receiver)
+    # Kept by the top block: GNU Radio holds no reference to Python's objects.
+    top.parts = (gr_blocks.vector_source_c(samples.tolist(), True), receiver)
+    top.connect(*top.parts)
+    return top
+
+
+@pytest.mark.parametrize("when_full", ["block", "drop"])
+@pytest.mark.parametrize("ring", [64, 20_000])
+def test_stop_at_any_moment_is_clean(when_full: Literal["block", "drop"], ring: int) -> None:
+    """From another thread, in the middle of a burst, with a full ring: soon over, nothing left behind."""
+    samples, *_ = stream(1, gap=0)
+    receiver = BurstReceiver(SYMBOL_RATE_HZ, ring, when_full)
+    top = endless(samples, receiver)
+    generator = np.random.default_rng(3)
+    read = 0
+    for _ in range(5):
+        goal = receiver.statistics.samples + int(generator.integers(1, 3 * samples.size))
+        top.start()
+        wait_until(lambda goal=goal: receiver.statistics.samples >= goal, "some samples")  # type: ignore[misc]
+        assert len(workers()) == 2
+        stopper = threading.Thread(target=lambda: (top.stop(), top.wait()))
+        stopper.start()
+        stopper.join(timeout=10)
+        assert not stopper.is_alive()
+        assert workers() == []
+        # GNU Radio counts anew from every start.
+        read += receiver.nitems_read(0)
+        assert receiver.statistics.samples + receiver.statistics.samples_dropped == read
+    assert receiver.failure is None
+    statistics = receiver.statistics
+    assert statistics.detected == len(receiver.records)
+    if when_full == "block":
+        # Each stop cuts one burst at most; all the others are whole.
+        cut = statistics.detected - statistics.fates[Fate.DECODED]
+        assert cut <= 5
+        assert statistics.fates[Fate.TRUNCATED] + statistics.fates[Fate.HEADER_FAILED] == cut
+
+
+def test_lock_and_unlock() -> None:
+    """A flowgraph that is changed while it runs: no burst is lost but the one that the change cuts."""
+    samples, *_ = stream(2, gap=0)
+    receiver = BurstReceiver(SYMBOL_RATE_HZ, 30_000, "block")
+    top = endless(samples, receiver)
     top.start()
-    wait_until(lambda: receiver.statistics.samples > 10_000, "some samples")
+    for turn in range(1, 4):
+        goal = receiver.statistics.samples + 3 * samples.size
+        wait_until(lambda goal=goal: receiver.statistics.samples > goal, "samples")  # type: ignore[misc]
+        top.lock()
+        probe = gr_blocks.null_sink(gr.sizeof_gr_complex)
+        top.connect(top.parts[0], probe)
+        top.unlock()
+        fates = receiver.statistics.fates
+        assert receiver.statistics.detected - fates[Fate.DECODED] <= turn
+    goal = receiver.statistics.samples + 3 * samples.size
+    wait_until(lambda: receiver.statistics.samples > goal, "samples after the last change")
     top.stop()
     top.wait()
+    assert workers() == []
     assert receiver.failure is None
+    assert receiver.statistics.fates[Fate.DECODED] > 15
+
+
+def test_restart_after_an_end_mark() -> None:
+    samples, bursts, _ = stream(2)
+    bench = Bench(samples, block_mode())
+    for turn in (1, 2, 3):
+        messages = bench.run()
+        assert [from_pdu(message).fate for message in messages] == ["decoded"] * len(bursts)
+        assert bench.receiver.statistics.fates[Fate.DECODED] == turn * len(bursts)
+        assert bench.receiver.statistics.samples == turn * samples.size
+        bench.source.rewind()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -220,3 +295,7 @@ def test_a_worker_that_fails_is_heard_of() -> None:
     top.stop()
     top.wait()
     assert "max_iterations" in str(receiver.failure)
+    assert workers() == []
+    # What waited for the worker counts as dropped: the books balance all the same.
+    statistics = receiver.statistics
+    assert statistics.samples + statistics.samples_dropped == receiver.nitems_read(0)

@@ -137,6 +137,30 @@ def test_abandoned_ring_lets_the_writer_go() -> None:
     writer.join(timeout=10)
 
 
+def test_abandoned_ring_counts_what_it_throws_away_and_can_be_opened_again() -> None:
+    ring = SampleRing(5)
+    assert ring.write_or_drop(counting(0, 7)) == 2
+    read(ring, 1)
+    assert ring.abandon() == 4
+    assert ring.write_or_drop(counting(7, 3)) == 3
+    assert ring.read(9, 0) == Gap(3)
+    assert ring.read(9, 0) is None
+    ring.reopen()
+    assert ring.write(counting(10, 9), 0) == 5
+    assert np.array_equal(read(ring, 9), counting(10, 5))
+
+
+def test_writing_goes_on_after_an_end() -> None:
+    ring = SampleRing(4)
+    ring.write(counting(0, 2), 0)
+    ring.end()
+    ring.reopen()
+    assert not ring.ended
+    ring.write(counting(2, 1), 0)
+    assert np.array_equal(read(ring, 9), counting(0, 3))
+    assert not finished(ring)
+
+
 def test_two_threads_and_a_small_ring_lose_nothing() -> None:
     ring = SampleRing(997)
     total = 300_000

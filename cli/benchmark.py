@@ -5,9 +5,11 @@ from __future__ import annotations
 import typer
 
 from cli.benchmark_acquisition import acquisition
+from cli.benchmark_codec import codec
 from cli.benchmark_fading import fading
 from cli.benchmark_ldpc import ldpc
 from cli.benchmark_per import per
+from cli.benchmark_reliability import reliability
 from cli.benchmark_sensitivity import sensitivity
 
 
@@ -15,8 +17,10 @@ def register(app: typer.Typer) -> None:
     """Add the group of commands."""
     group = typer.Typer(help="Measure the link, against theory and against its peers.")
     group.command("acquisition")(acquisition)
+    group.command("codec")(codec)
     group.command("fading")(fading)
     group.command("ldpc")(ldpc)
     group.command("per")(per)
+    group.command("reliability")(reliability)
     group.command("sensitivity")(sensitivity)
     app.add_typer(group, name="benchmark")

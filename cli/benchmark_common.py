@@ -27,6 +27,9 @@ McsList = Annotated[str, typer.Option("--mcs", help="Code rates, e.g. 4 or 0,1,4
 SyncKind = Annotated[
     str, typer.Option("--sync", help="full (the receiver), ideal (told everything), or both.")
 ]
+InfoBits = Annotated[
+    int | None, typer.Option(min=25, max=8448, help="Code block with its CRC; default largest.")
+]
 Errors = Annotated[int, typer.Option(min=1, help="Block errors to count per point.")]
 MaxBurstSymbols = Annotated[
     int, typer.Option(min=1000, max=20_000, help="Length of a burst at most.")

@@ -26,9 +26,7 @@ def per(
     channel: Annotated[str, typer.Option(help=_CHANNELS)] = "awgn",
     errors: common.Errors = 100,
     max_blocks: Annotated[int, typer.Option(min=1, help="Blocks per point at most.")] = 100_000,
-    info_bits: Annotated[
-        int | None, typer.Option(min=25, max=8448, help="Code block with its CRC; default largest.")
-    ] = None,
+    info_bits: common.InfoBits = None,
     max_burst_symbols: common.MaxBurstSymbols = 20_000,
     seed: common.Seed = 0,
     jobs: common.Jobs = 1,

@@ -13,9 +13,11 @@ from blocks.modem.error_rates import (
     Tally,
     bicm_limit_snr_db,
     run_trials,
+    shannon_limit_snr_db,
     snr_at_per,
     until_errors,
 )
+from blocks.modem.fading import ChannelError, FlatFading, TwoTaps
 from blocks.modem.ldpc_limits import normal_approximation_snr_db
 
 
@@ -102,6 +104,64 @@ def test_decoder_stays_within_a_decibel_of_the_best_code() -> None:
         below = run_trials(Conditions(mcs, theory - 0.3, "ideal"), range(3))
         assert above.block_errors == 0, mcs
         assert below.block_errors == below.blocks, mcs
+
+
+def test_json_gives_the_point_back() -> None:
+    conditions = Conditions(
+        3, 1.5, "full", 1000, max_burst_symbols=4000, seed=9, channel=TwoTaps(-6.0, 1.5)
+    )
+    tally = Tally(90, 20, 35, 30, 2, 1, 0, 1234)
+    values = Point(conditions, tally).to_json()
+    assert {"mcs", "rate", "snr_db", "sync", "blocks", "block_errors", "per"} <= set(values)
+    assert {"bursts", "bursts_missed", "channel"} <= set(values)
+    assert Point.from_json(values) == Point(conditions, tally)
+
+
+def test_blocks_that_fail_together_count_as_one() -> None:
+    # Of 100 bursts with 4 blocks, 20 fail whole: as much as 20 of 100 blocks tell.
+    whole = Point(Conditions(4, 4.0), Tally(400, 80, squared_errors=20 * 16, bursts=100))
+    assert whole.effective_blocks == pytest.approx(100)
+    # 80 bursts with one failed block each are better than independent: never more than the blocks.
+    spread = Point(Conditions(4, 4.0), Tally(400, 80, squared_errors=80, bursts=100))
+    assert spread.effective_blocks == 400
+
+
+def test_one_gain_for_a_whole_burst() -> None:
+    """Rayleigh far above threshold: bursts fail whole or not at all, as often as the law says."""
+    conditions = Conditions(
+        4, 13.5, "ideal", info_bits=600, max_burst_symbols=3000, channel=FlatFading()
+    )
+    _, blocks = conditions.frame
+    tally = run_trials(conditions, range(300))
+    # The code needs about 4.5 dB, 9 dB below the mean: 1 - exp(-10^-0.9) = 0.118 of all bursts.
+    assert tally.block_errors / tally.blocks == pytest.approx(0.118, abs=0.02)
+    assert tally.squared_errors > 0.8 * blocks * tally.block_errors
+
+
+def test_receiver_sees_the_gain() -> None:
+    conditions = Conditions(4, 8.0, "full", 600, max_burst_symbols=3000, channel=FlatFading())
+    per = {}
+    for trial in range(20):
+        gain_db = 20 * math.log10(conditions.channel.path(0, trial).gain)
+        per[8.0 + gain_db] = run_trials(conditions, [trial]).block_errors
+    assert sum(errors for snr_db, errors in per.items() if snr_db > 5.5) == 0
+    assert all(errors for snr_db, errors in per.items() if snr_db < 3.0)
+
+
+def test_echo_costs_something_and_has_no_ideal_receiver() -> None:
+    echo = TwoTaps(-6.0, 1.0)
+    flat = run_trials(Conditions(4, 6.0, "full"), range(4))
+    bent = run_trials(Conditions(4, 6.0, "full", channel=TwoTaps(0.0, 1.0)), range(4))
+    assert flat.block_errors == 0
+    assert bent.block_errors > 0
+    with pytest.raises(ChannelError, match="perfect synchronisation"):
+        Conditions(4, 6.0, "ideal", channel=echo)
+
+
+def test_shannon_is_below_bit_interleaved_8psk() -> None:
+    assert shannon_limit_snr_db(1 / 3) == pytest.approx(0.0)  # log2(1 + 1) = 1 bit
+    for rate in wf.MCS_CODE_RATES:
+        assert shannon_limit_snr_db(float(rate)) < bicm_limit_snr_db(float(rate))
 
 
 @pytest.mark.slow

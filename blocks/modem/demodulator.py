@@ -20,6 +20,7 @@ from blocks.modem.equaliser import (
 from blocks.modem.header import BurstHeader, decode_header, header_symbols
 from blocks.modem.ldpc_code import get_code
 from blocks.modem.ldpc_decoder import decode
+from blocks.modem.llr_calibration import failed_block_factor
 from blocks.modem.psk import demap_8psk
 from blocks.modem.pulse import (
     BANK_MARGIN_SAMPLES,
@@ -71,8 +72,9 @@ class CodeBlock:
         number: its place in the frame.
         ok: True where the CRC-24B holds.
         bits: ``uint8 [payload_bits]``, the decoder's best guess where ``ok`` is False.
-        llrs: ``float32 [payload_bits]`` posterior log-likelihood ratios ln P(0)/P(1).
+        llrs: ``float32 [payload_bits]`` posterior log-likelihood ratios ln P(0)/P(1), calibrated.
         iterations: decoder iterations spent.
+        llr_factor: what ``llrs`` were multiplied with to calibrate them.
     """
 
     number: int
@@ -80,6 +82,7 @@ class CodeBlock:
     bits: NDArray[np.uint8]
     llrs: NDArray[np.float32]
     iterations: int
+    llr_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -277,14 +280,17 @@ def decode_blocks(
             redundancy_version=header.redundancy_version,
             bits_per_symbol=wf.BITS_PER_SYMBOL,
         )
+        # All zeros pass any CRC, and are what the decoder says where it has heard nothing.
+        ok = check_crc24b(result.bits) and (result.parity_ok or bool(result.bits.any()))
+        factor = 1.0 if ok else failed_block_factor(result.posterior_llrs, plan.mcs)
         blocks.append(
             CodeBlock(
                 number=number,
-                # All zeros pass any CRC, and are what the decoder says where it has heard nothing.
-                ok=check_crc24b(result.bits) and (result.parity_ok or bool(result.bits.any())),
+                ok=ok,
                 bits=result.bits[: plan.payload_bits],
-                llrs=result.posterior_llrs[: plan.payload_bits],
+                llrs=result.posterior_llrs[: plan.payload_bits] * np.float32(factor),
                 iterations=result.iterations,
+                llr_factor=factor,
             )
         )
     return blocks

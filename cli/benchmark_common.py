@@ -151,7 +151,7 @@ def print_table(table: Table) -> None:
     """Print on standard output; in a file no column is cut."""
     console = make_console(stderr=False)
     if not console.is_terminal:
-        console.width = 120
+        console.width = 150
     console.print(table)
 
 

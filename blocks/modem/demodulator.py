@@ -58,7 +58,8 @@ HEADER_SPAN_SAMPLES = (
 LEAD_SAMPLES = BANK_MARGIN_SAMPLES + _SPS
 
 
-# Preamble, header and the pilots in it: an unbroken run of symbols that are known once the header is.
+# Unbroken runs of known symbols, in groups of 8: the preamble, and with the header and the pilots in it.
+_PREAMBLE_GROUPS = wf.PREAMBLE_SYMBOLS // wf.PILOT_SYMBOLS
 _HEAD_GROUPS = (
     wf.PREAMBLE_SYMBOLS + wf.body_symbols_with_pilots(wf.HEADER_SYMBOLS)
 ) // wf.PILOT_SYMBOLS
@@ -165,11 +166,9 @@ def demodulate_header(
     """
     turned = derotate(samples, acquisition.cfo / _SPS, _mean(samples))
     known = join(known_preamble(), known_pilots(wf.HEADER_SYMBOLS))
-    start, step = acquisition.start, float(_SPS)
-    channel = _estimate_channel(known.received(turned, start, step), known)
+    timed = _TimedSamples(turned, acquisition.start, float(_SPS))
     positions = body_positions(wf.HEADER_SYMBOLS).astype(np.float64)
-    received = sample_symbols(turned, matched_filter_bank(), start, step, positions)
-    symbols, noise = channel.divide(received, positions)
+    channel, symbols, noise = _receive(timed, known, _PREAMBLE_GROUPS, positions)
     relative_noise = float(np.median(noise))
     measurement = BurstMeasurement(
         channel.snr_db, acquisition.cfo + channel.cfo, channel.level, 0.0
@@ -177,14 +176,57 @@ def demodulate_header(
     return decode_header(symbols, relative_noise), measurement
 
 
+@dataclass(frozen=True)
+class _TimedSamples:
+    """Samples without DC and carrier offset, and the instants of the symbols in them."""
+
+    samples: NDArray[np.complex64]
+    start: float
+    step: float
+
+    def at(self, positions: NDArray[np.float64]) -> NDArray[np.complex64]:
+        """Matched filter output at symbols counted from the first preamble symbol; same shape."""
+        values: NDArray[np.complex64] = sample_symbols(
+            self.samples, matched_filter_bank(), self.start, self.step, positions.reshape(-1)
+        )
+        return values.reshape(positions.shape)
+
+
+def _receive(
+    timed: _TimedSamples, known: KnownSymbols, head_groups: int, positions: NDArray[np.float64]
+) -> tuple[_Channel, NDArray[np.complex64], NDArray[np.float32]]:
+    """Symbols at ``positions`` with the channel divided out and echoes undone, and the noise of each.
+
+    Args:
+        timed: samples.
+        known: the known symbols.
+        head_groups: how many of them, from the first on, follow each other without a gap.
+        positions: of the symbols wanted, ``float64 [n]``.
+    """
+    received = timed.at(known.indices)
+    channel = _estimate_channel(received, known)
+    weights = _echo_filter(received, known, channel, head_groups)
+    if weights is None:
+        return channel, *channel.divide(timed.at(positions), positions)
+    # Every symbol up to the last known one, and as far around as the filter reaches.
+    count = int(known.indices.max()) + 1
+    every = np.arange(-FILTER_CENTRE, count + FILTER_TAPS - 1 - FILTER_CENTRE)
+    clear = equalise(timed.at(every.astype(np.float64)), weights)
+    channel = _estimate_channel(clear[known.indices.astype(np.int64)], known)
+    return channel, *channel.divide(clear[positions.astype(np.int64)], positions)
+
+
 def _echo_filter(
-    received: NDArray[np.complex64], channel: _Channel, known: KnownSymbols
+    received: NDArray[np.complex64], known: KnownSymbols, channel: _Channel, head_groups: int
 ) -> NDArray[np.complex128] | None:
-    """Equaliser for the echoes that the known symbols show; None where there are none."""
-    head = received[:_HEAD_GROUPS].reshape(-1)
-    positions = known.indices[:_HEAD_GROUPS].reshape(-1)
+    """Equaliser for the echoes that a run of known symbols shows; None where there are none."""
+    head, positions, sent = (
+        received[:head_groups].reshape(-1),
+        known.indices[:head_groups].reshape(-1),
+        known.symbols[:head_groups].reshape(-1),
+    )
     symbols, _ = channel.divide(head, positions)
-    echoes = estimate_response(symbols, known.symbols[:_HEAD_GROUPS].reshape(-1)).echoes()
+    echoes = estimate_response(symbols, sent).echoes()
     return None if echoes is None else mmse_filter(echoes)[0]
 
 
@@ -215,31 +257,12 @@ def demodulate_burst(
     body = wf.HEADER_SYMBOLS + header.payload_symbols
     known = join(known_preamble(), known_pilots(body), known_body(0, header_symbols(header)))
     start, step = track_timing(turned, acquisition.start, known)
-    mean += residual_dc(
-        known.received(turned, start, step),
-        known,
-        start + step * known.indices,
-        cycles,
-        samples.size / _SPS,
-    )
-    turned = derotate(samples, cycles, mean)
-    received = known.received(turned, start, step)
-    channel = _estimate_channel(received, known)
+    first_look = _TimedSamples(turned, start, step).at(known.indices)
+    instants = start + step * known.indices
+    mean += residual_dc(first_look, known, instants, cycles, samples.size / _SPS)
+    timed = _TimedSamples(derotate(samples, cycles, mean), start, step)
     positions = body_positions(body)[wf.HEADER_SYMBOLS :].astype(np.float64)
-    weights = _echo_filter(received, channel, known)
-    if weights is None:
-        payload = sample_symbols(turned, matched_filter_bank(), start, step, positions)
-    else:
-        # Every symbol of the burst, and as far around it as the filter reaches.
-        count = header.burst_symbols - 2 * wf.RAMP_SYMBOLS
-        every = np.arange(-FILTER_CENTRE, count + FILTER_TAPS - 1 - FILTER_CENTRE)
-        stream = sample_symbols(
-            turned, matched_filter_bank(), start, step, every.astype(np.float64)
-        )
-        clear = equalise(stream, weights)
-        channel = _estimate_channel(clear[known.indices.astype(np.int64)], known)
-        payload = clear[positions.astype(np.int64)]
-    symbols, noise = channel.divide(payload, positions)
+    channel, symbols, noise = _receive(timed, known, _HEAD_GROUPS, positions)
     measurement = BurstMeasurement(
         snr_db=channel.snr_db,
         cfo=acquisition.cfo + channel.cfo,

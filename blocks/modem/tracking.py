@@ -66,15 +66,6 @@ class KnownSymbols:
         )
         return means
 
-    def received(
-        self, samples: NDArray[np.complex64], start: float, step: float
-    ) -> NDArray[np.complex64]:
-        """What the matched filter makes of them, ``complex64 [groups, 8]``."""
-        values: NDArray[np.complex64] = sample_symbols(
-            samples, matched_filter_bank(), start, step, self.indices.reshape(-1)
-        )
-        return values.reshape(self.symbols.shape)
-
     def after(self, position: float) -> KnownSymbols:
         """The groups that begin at ``position`` or later."""
         keep = self.indices[:, 0] >= position

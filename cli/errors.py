@@ -14,6 +14,7 @@ import traceback
 # By name, so that saying "unknown profile" does not first load torch.
 USER_ERRORS = frozenset(
     {
+        "benchmarks.photos.PhotosError",
         "blocks.modem.ldpc_code.LdpcError",
         "blocks.modem.ldpc_vectors.VectorFileError",
         "blocks.modem.waveform.WaveformError",
@@ -26,6 +27,7 @@ USER_ERRORS = frozenset(
         "semantic.codec_config.ConfigError",
         "semantic.dataset.DatasetError",
         "semantic.index_frame.IndexFrameError",
+        "semantic.judges.answers.JudgeError",
         "semantic.pictures.PictureError",
     }
 )

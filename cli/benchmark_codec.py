@@ -1,0 +1,103 @@
+"""``uoisc benchmark codec``: what the codec makes of a folder of photos, without a channel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import options
+from cli.benchmark_common import make_table, print_table
+from cli.output import make_console, print_json
+
+if TYPE_CHECKING:
+    from benchmarks.codec import CodecReport
+
+
+def codec(
+    data: Annotated[Path, typer.Option(help="A folder of photos, or one with a folder images.")],
+    questions: Annotated[
+        Path | None, typer.Option(help="JSON lines with image and question; else --query is asked.")
+    ] = None,
+    query: Annotated[
+        str | None,
+        typer.Option("--query", "-q", help="Asked about every photo; default: what is in it."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="So many rows at most, evenly spread.")
+    ] = None,
+    judge: Annotated[
+        str, typer.Option(help="recognition, or the folder of a Llava checkpoint.")
+    ] = "recognition",
+    jpeg2000: Annotated[bool, typer.Option(help="JPEG 2000 at the same bytes beside it.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    checkpoint: options.Checkpoint = None,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Rate, fidelity, codebook usage, a judge's agreement and speed over photos."""
+    from benchmarks.photos import DEFAULT_QUERY, read_photos
+    from semantic.index_frame import check_query
+
+    if query is not None and questions is not None:
+        raise typer.BadParameter("give it or --questions, not both", param_hint="--query")
+    asked = DEFAULT_QUERY if query is None else check_query(query)
+    rows = read_photos(data, questions, asked, limit)
+
+    from benchmarks.codec import benchmark_codec
+    from semantic.codec import load_codec
+    from semantic.judge import load_judge
+
+    console = make_console()
+    with console.status("loading the codec and the judge") as status:
+        loaded = load_codec(checkpoint, device)
+        judging = load_judge(judge, str(loaded.device))
+        report = benchmark_codec(
+            loaded,
+            judging,
+            rows,
+            with_jpeg2000=jpeg2000,
+            seed=seed,
+            progress=lambda what, done, total: status.update(f"{what}: {done} of {total}"),
+        )
+    if as_json:
+        print_json(report.to_json())
+    else:
+        print_report(report)
+
+
+def print_report(report: CodecReport) -> None:
+    """The figures as a table, and a line about how they came about."""
+    values = report.to_json()
+    table = make_table(f"Codec {report.codec_id}, judge {report.judge}", "", "codec", "JPEG 2000")
+    other = values["jpeg2000"]
+    for label, key, form in (
+        ("bit per pixel", "bits_per_pixel", ".3f"),
+        ("PSNR dB", "psnr_db", ".2f"),
+        ("MS-SSIM", "ms_ssim", ".4f"),
+        ("judge agrees", "judge_agreement", ".1%"),
+        ("kappa", "judge_kappa", ".3f"),
+        ("kappa, 95 %", "judge_kappa_ci95", ".3f"),
+        ("agrees, nothing asked", "judge_agreement_without_query", ".1%"),
+    ):
+        table.add_row(
+            label, _text(values[key], form), "" if other is None else _text(other[key], form)
+        )
+    print_table(table)
+    make_console(stderr=False).print(
+        f"{report.photos} photos, {report.questions} questions; judge by chance "
+        f"{values['judge_chance']:.1%} (grey picture {values['judge_chance_blank']:.1%}, another photo "
+        f"{_text(values['judge_chance_unrelated'], '.1%')}); codebook usage "
+        f"{values['codebook_usage']:.1%}; p95 of encoding {values['encode_p95_ms']:.0f} ms, of decoding "
+        f"{values['decode_p95_ms']:.0f} ms, {values['machine']['torch_threads']} threads",
+        markup=False,
+    )
+
+
+def _text(value: Any, form: str) -> str:
+    if value is None:
+        return "n/a"
+    if isinstance(value, tuple):
+        return " to ".join(format(part, form) for part in value)
+    return format(value, form)

@@ -5,7 +5,8 @@ bear, with a DC line of a stated level. A burst counts as missed unless a preamb
 a symbol of where it is; of those that are found, the headers that fail are counted.
 
 False alarms: input without a single burst, of several kinds, each piece with parameters of its own. What
-counts are confirmed preambles and, what would do harm, headers and code blocks past their CRC.
+counts are confirmed preambles and, what would do harm, headers and code blocks past their CRC. The time that
+the receiver takes is counted along: hostile input must not stop it.
 
 Everything is drawn from the seed and the number of a trial or piece alone, so that it can be cut into parts
 and run on any number of processes.
@@ -14,9 +15,10 @@ and run on any number of processes.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -93,7 +95,8 @@ class Detections:
     elsewhere: int = 0
 
     def __add__(self, other: Detections) -> Detections:
-        return _sum(self, other)
+        ours, theirs = asdict(self), asdict(other)
+        return Detections(**{name: ours[name] + theirs[name] for name in ours})
 
     def to_json(self) -> dict[str, Any]:
         """Counts, probabilities and their intervals."""
@@ -110,27 +113,43 @@ class Detections:
 
 @dataclass(frozen=True)
 class FalseAlarms:
-    """What was heard where nothing was sent; adds up."""
+    """What was heard where nothing was sent, and what listening cost; adds up.
+
+    Args:
+        samples: that the receiver was given.
+        preambles: confirmed.
+        headers: past their CRC.
+        code_blocks_ok: past their CRC.
+        seconds: of processor time inside the receiver; no part of comparisons.
+        slowest: the largest such time per sample of any one piece.
+    """
 
     samples: int = 0
     preambles: int = 0
     headers: int = 0
     code_blocks_ok: int = 0
+    seconds: float = field(default=0.0, compare=False)
+    slowest: float = field(default=0.0, compare=False)
 
     def __add__(self, other: FalseAlarms) -> FalseAlarms:
-        return _sum(self, other)
+        ours, theirs = asdict(self), asdict(other)
+        total = FalseAlarms(**{name: ours[name] + theirs[name] for name in ours})
+        return replace(total, slowest=max(self.slowest, other.slowest))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionary."""
-        return asdict(self)
+        """Counts, and speeds in million symbols per second of processor time."""
+        counts = asdict(self)
+        del counts["seconds"], counts["slowest"]
+        per_sample = self.seconds / self.samples if self.samples else 0.0
+        return {
+            **counts,
+            "msym_per_s": _speed(per_sample),
+            "slowest_msym_per_s": _speed(self.slowest),
+        }
 
 
-Counts = TypeVar("Counts", Detections, FalseAlarms)
-
-
-def _sum(one: Counts, two: Counts) -> Counts:
-    theirs = asdict(two)
-    return type(one)(**{name: value + theirs[name] for name, value in asdict(one).items()})
+def _speed(seconds_per_sample: float) -> float | None:
+    return 1e-6 / (_SPS * seconds_per_sample) if seconds_per_sample > 0 else None
 
 
 def detect(conditions: DetectionConditions, trial: int) -> Detections:
@@ -225,9 +244,9 @@ def _noise_alone(generator: Generator, count: int) -> Samples:
 
 
 def _tones(generator: Generator, count: int) -> Samples:
-    """One to four tones anywhere in the band, switched."""
+    """One to eight tones anywhere in the band, switched."""
     samples = _noise(generator, count)
-    for _ in range(generator.integers(1, 5)):
+    for _ in range(generator.integers(1, 9)):
         samples += _level(generator) * (_tone(generator, count) * _switching(generator, count))
     return samples
 
@@ -292,17 +311,23 @@ def listen(kind: str, seed: int, piece: int) -> FalseAlarms:
     # SFC64 draws single precision fastest.
     bits = np.random.SFC64(np.random.SeedSequence([seed, list(INPUTS).index(kind), piece]))
     samples = INPUTS[kind](np.random.Generator(bits), PIECE_SAMPLES)
+    # Whatever has to be compiled or loaded is no part of the speed.
+    StreamReceiver().push(_noise(np.random.default_rng(0), _PUSH_SAMPLES))
     receiver = StreamReceiver()
     found = []
+    started = time.process_time()
     for start in range(0, samples.size, _PUSH_SAMPLES):
         found += receiver.push(samples[start : start + _PUSH_SAMPLES])
     found += receiver.flush()
+    seconds = time.process_time() - started
     bursts = [one.burst for one in found if one.burst is not None]
     return FalseAlarms(
         samples=samples.size,
         preambles=len(found),
         headers=sum(one.header is not None for one in found),
         code_blocks_ok=sum(block.ok for burst in bursts for block in burst.blocks),
+        seconds=seconds,
+        slowest=seconds / samples.size,
     )
 
 

@@ -173,7 +173,8 @@ def _detection_table(rows: list[dict[str, Any]]) -> Table:
 
 def _false_alarm_table(rows: list[dict[str, Any]]) -> Table:
     table = common.make_table(
-        "False alarms", "input", "samples", "preambles confirmed", "headers", "code blocks"
+        "False alarms; speed of the receiver in Msym/s of one core, and in the slowest piece",
+        *("input", "samples", "preambles confirmed", "headers", "code blocks", "speed", "slowest"),
     )
     for row in rows:
         table.add_row(
@@ -182,5 +183,7 @@ def _false_alarm_table(rows: list[dict[str, Any]]) -> Table:
             str(row["preambles"]),
             str(row["headers"]),
             str(row["code_blocks_ok"]),
+            f"{row['msym_per_s']:.1f}",
+            f"{row['slowest_msym_per_s']:.1f}",
         )
     return table

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from blocks.modem import waveform as wf
+from blocks.modem.acquisition import SEARCH_CONTEXT_AFTER
 from blocks.modem.burst import Burst
+from blocks.modem.burst_finder import SEARCH_BLOCK_SAMPLES, BurstFinder
 from blocks.modem.stream_receiver import Outcome, ReceivedBurst, StreamReceiver
 from tests.simulated_air import (
     AIR_SPS,
@@ -87,7 +89,7 @@ def test_the_short_stream_holds_what_it_should() -> None:
     assert outcomes == [Outcome.DEMODULATED, Outcome.HEADER_FAILED, Outcome.DEMODULATED]
 
 
-@pytest.mark.parametrize("size", [1, 7, 4095, 4096, 4097, 8192])
+@pytest.mark.parametrize("size", [1, 7, 2047, 2048, 2049, 8192])
 def test_same_result_for_any_piece_size(size: int) -> None:
     assert fingerprint(run(SHORT, size)) == WHOLE
 
@@ -121,6 +123,20 @@ def test_bursts_come_out_as_soon_as_they_are_complete() -> None:
         heard += [place + 1000] * len(receiver.push(received[place : place + 1000]))
     for moment, end in zip(heard, ends, strict=True):
         assert end / 2 - 200 < moment < end / 2 + 1000
+
+
+def test_short_bursts_wait_for_one_search_block_at_most() -> None:
+    bursts = [bursts_of(random_bits(100, seed), mcs=4, frame_id=seed)[0] for seed in range(8)]
+    samples, _ = on_air(bursts, gap=9001, tail=20_000)
+    received = IMPAIRED.receive(samples, np.random.default_rng(2))
+    finder = BurstFinder()
+    waits = []
+    for place in range(0, received.size, 100):
+        for found in finder.push(received[place : place + 100]):
+            waits.append(place + 100 - found.end)
+    assert len(waits) == len(bursts)
+    assert max(waits) < SEARCH_BLOCK_SAMPLES + SEARCH_CONTEXT_AFTER
+    assert min(waits) < 300
 
 
 @pytest.mark.parametrize("mcs", range(10))

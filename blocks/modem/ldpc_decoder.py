@@ -4,16 +4,14 @@ One layer is one base-graph row: ``lifting_size`` independent check nodes, one p
 
 1. takes the posteriors of its columns, rotated so that lane i belongs to check i, less the message the
    check sent last time;
-2. finds, per check, the *box-plus* of the others for every bit (the LLR of a modulo-2 sum: product of
-   the signs, and a magnitude below the smallest);
+2. finds, per check, the *box-plus* of the others for every bit, good to 0.03 LLR
+   (:mod:`blocks.modem.ldpc_check_nodes`);
 3. sends it to the bit as its message;
 4. adds the messages to the posteriors.
 
-That is belief propagation with a box-plus good to 0.03 LLR. Rows of more than EXACT_DEGREE edges use
-the A-min* rule (Jones, Valles, Smith, Villasenor 2003) instead: the least reliable bit, which matters
-most, gets the box-plus of all others, every other bit that of all. Offset min-sum takes two thirds of
-the time per iteration, but more iterations and 0.15 dB more at rate 1/2, 0.25 dB at rate 1/5: its offset
-deletes the small messages that low rates live on.
+That is belief propagation. Offset min-sum takes two thirds of the time per iteration, but more
+iterations and 0.15 dB more at rate 1/2, 0.25 dB at rate 1/5: its offset deletes the small messages that
+low rates live on.
 
 Rows that see fewer of the two columns that are never sent go first, the parity core last: a check
 between two unknown bits says nothing. Decoding stops as soon as every check that was reached by
@@ -25,8 +23,9 @@ short high-rate codes an error floor); a column has at most 30 edges, so a poste
 490 + 30 x 500 steps, a filler's within 16,000 + 30 x 500, and nothing overflows 16 bits. The sum of two
 magnitudes may pass 32,767: it is compared as unsigned.
 
-Posteriors of a column are kept as a periodic sequence, a vector longer than the lifting size: every
-rotation is then a plain load at an odd address, lanes beyond the lifting size compute the same as the
+A layer does not turn its columns back: it writes them as it had them, into spare room, and the next
+layer turns by the difference of the shifts. Only reading is unaligned then. Behind a column its first
+bits are repeated: every rotation is a plain load, lanes beyond the lifting size compute the same as the
 first ones, and no loop has a remainder.
 """
 
@@ -41,25 +40,17 @@ from numba import njit
 from numpy.typing import NDArray
 
 from blocks.modem.base_graphs import CORE_ROWS, PUNCTURED_COLUMNS
+from blocks.modem.ldpc_check_nodes import MAX_DEGREE, STEPS_PER_LLR, update_row
 from blocks.modem.ldpc_code import LdpcCode, LdpcError
 from blocks.modem.ldpc_lanes import (
     LANES,
-    add,
     any_negative,
     any_zero,
     exclusive_or,
     load,
     magnitude,
-    maximum,
     minimum,
-    multiply,
-    negate_where_negative,
-    shift_right,
     splat,
-    store,
-    subtract,
-    subtract_to_zero,
-    where_equal,
 )
 from blocks.modem.ldpc_rate_matching import check_interleaver, rows_reached, transmitted_bits
 
@@ -69,19 +60,9 @@ IntArray = NDArray[np.int32]
 StepArray = NDArray[np.int16]
 
 DEFAULT_MAX_ITERATIONS = 50
-STEPS_PER_LLR = 16
-MESSAGE_LIMIT = 500  # steps
 # Less than a message, or a wrong parity bit of degree one could never be put right.
 CHANNEL_LIMIT = 490  # steps
 FILLER_STEPS = 16_000  # a known zero: more than all messages of a column together can turn
-
-# Longest row whose messages are exact. It covers everything but the core of base graph 1 (degree 19),
-# where A-min* loses nothing measurable and takes half the time.
-EXACT_DEGREE = 10
-
-# log(1 + exp(-x)) in steps is about (knee - x)^2 / 2^shift below the knee: off by 0.03 LLR at most.
-_KNEE = 53
-_KNEE_SHIFT = 8
 
 _CACHE_LINE = 64  # bytes
 _ALIGNED_STEPS = _CACHE_LINE // 2
@@ -111,15 +92,17 @@ class BatchDecodeResult:
 class _Plan:
     """What the kernels need to know of one code and redundancy version.
 
-    A column of posteriors takes ``stride`` int16: a vector to spill into, ``lifting_size`` bits, and a
-    vector that repeats the first ones. Offsets point at the bits.
+    A column of posteriors starts at a multiple of ``stride``; its entry i is bit (i + turn) of the column,
+    and behind ``lifting_size`` of them the first LANES are repeated.
     """
 
     runs: IntArray  # [runs, 3]: first received bit, where among the posteriors, how many bits
     fillers: IntArray  # [runs, 2]: where among the posteriors, how many bits
     row_start: IntArray  # [rows + 1], into the edges
-    edge_offset: IntArray  # [edges], start of the column among the posteriors
-    edge_shift: IntArray  # [edges]
+    edge_column: IntArray  # [edges]
+    edge_turn: IntArray  # [edges], against the row that wrote the column last
+    check_turn: IntArray  # [edges], against the last row of the pass
+    column_turn: IntArray  # [columns]
     stride: int
 
 
@@ -156,19 +139,30 @@ def _runs(positions: IntArray) -> IntArray:
 @lru_cache(maxsize=256)
 def _plan(code: LdpcCode, redundancy_version: int) -> _Plan:
     size = code.lifting_size
-    # Vectors start on cache lines, and there is room for one on either side of the column.
-    stride = -(-size // _ALIGNED_STEPS) * _ALIGNED_STEPS + 2 * LANES
+    # Columns start on cache lines, and there is room for a vector behind the last bit.
+    stride = -(-(size + LANES) // _ALIGNED_STEPS) * _ALIGNED_STEPS
     rows = [int(row) for row in rows_reached(code, redundancy_version)]
     layers = _schedule(code, rows)
     edges = np.array([edge for layer in layers for edge in layer])
-    positions = LANES + np.arange(code.columns)[:, None] * stride + np.arange(size)
-    flat = positions.reshape(-1)
+    column, shift = code.edge_column[edges], code.edge_shift[edges]
+    sent = transmitted_bits(code, redundancy_version)
+    columns = 1 + max(int(column.max()), code.info_columns - 1, int(sent.max()) // size)
+    column_turn = np.zeros(columns, np.int32)
+    column_turn[column] = shift  # of several, the last one stays
+    now, edge_turn = column_turn.copy(), np.empty_like(shift)
+    for edge in range(edges.size):
+        edge_turn[edge] = (shift[edge] - now[column[edge]]) % size
+        now[column[edge]] = shift[edge]
+    entry = (np.arange(size) - column_turn[:, None]) % size
+    positions = (np.arange(columns)[:, None] * stride + entry).reshape(-1)
     return _Plan(
-        runs=_runs(flat[transmitted_bits(code, redundancy_version)]),
-        fillers=_runs(flat[code.info_bits : code.info_columns * size])[:, 1:].copy(),
+        runs=_runs(positions[sent]),
+        fillers=_runs(positions[code.info_bits : code.info_columns * size])[:, 1:].copy(),
         row_start=np.cumsum([0, *map(len, layers)], dtype=np.int32),
-        edge_offset=(LANES + code.edge_column[edges] * stride).astype(np.int32),
-        edge_shift=code.edge_shift[edges],
+        edge_column=column,
+        edge_turn=edge_turn,
+        check_turn=(shift - column_turn[column]) % size,
+        column_turn=column_turn,
         stride=stride,
     )
 
@@ -217,164 +211,47 @@ def _place(selected: StepArray, runs: IntArray, fillers: IntArray, posterior: St
 
 @njit(nogil=True, cache=True)
 def _repeat_ends(posterior: StepArray, size: int, stride: int, columns: int) -> None:
-    """Make every column periodic: the vector behind it repeats its first bits."""
-    for column in range(columns):
-        first = LANES + column * stride
-        if size >= LANES:
-            store(posterior, first + size, load(posterior, first))
-        else:
-            for i in range(first + size, first + size + LANES):
-                posterior[i] = posterior[i - size]
-
-
-@njit(nogil=True, inline="always")
-def _box_plus(a, b):  # type: ignore[no-untyped-def]
-    """min(a, b) + log(1 + exp(-(a + b))) - log(1 + exp(-|a - b|)), rounded to steps."""
-    of_sum = subtract_to_zero(splat(_KNEE), add(a, b))
-    of_difference = subtract_to_zero(splat(_KNEE), magnitude(subtract(a, b)))
-    correction = multiply(subtract(of_sum, of_difference), add(of_sum, of_difference))
-    rounded = shift_right(add(correction, splat(1 << (_KNEE_SHIFT - 1))), _KNEE_SHIFT)
-    return add(minimum(a, b), rounded)
-
-
-@njit(nogil=True, inline="always")
-def _take(posterior, messages, m, width, offset, shift, size, lane, edge, extrinsic):  # type: ignore[no-untyped-def]
-    """Point 1 for one edge: the posterior without what this check said last time, kept at ``lane``."""
-    start = lane + shift[edge]
-    if start >= size:
-        start -= size
-    here = edge * width + lane
-    value = subtract(load(posterior, offset[edge] + start), load(messages, m + here))
-    store(extrinsic, here, value)
-    return value
-
-
-@njit(nogil=True, inline="always")
-def _send(extrinsic, messages, m, here, value, strength, product):  # type: ignore[no-untyped-def]
-    """Give a message of magnitude ``strength`` its sign, keep it and add it to the bit."""
-    limited = minimum(strength, splat(MESSAGE_LIMIT))
-    message = negate_where_negative(limited, exclusive_or(product, value))
-    store(messages, m + here, message)
-    store(extrinsic, here, add(value, message))
-
-
-@njit(nogil=True, cache=True)
-def _exact_messages(
-    posterior: StepArray, messages: StepArray, m: int, width: int, offset: IntArray,
-    shift: IntArray, size: int, lane: int, extrinsic: StepArray, before: StepArray,
-    after: StepArray,
-) -> None:  # fmt: skip
-    """Points 1 to 3 for LANES checks of a short row: every bit gets the box-plus of all others.
-
-    That is the box-plus of those before it and of those after it. Both are gathered in one loop, from
-    either end: two chains at once keep the processor busy. Rows have at least two edges.
-    """
-    last = offset.size - 1
-    product = splat(0)
-    for edge in range(offset.size):
-        value = _take(posterior, messages, m, width, offset, shift, size, lane, edge, extrinsic)
-        product = exclusive_or(product, value)
-    up = magnitude(load(extrinsic, lane))
-    down = magnitude(load(extrinsic, last * width + lane))
-    for edge in range(1, last):
-        back = last - edge
-        store(before, edge * LANES, up)
-        store(after, back * LANES, down)
-        up = _box_plus(up, magnitude(load(extrinsic, edge * width + lane)))
-        down = _box_plus(down, magnitude(load(extrinsic, back * width + lane)))
-    _send(extrinsic, messages, m, lane, load(extrinsic, lane), down, product)
-    for edge in range(1, last):
-        here = edge * width + lane
-        others = _box_plus(load(before, edge * LANES), load(after, edge * LANES))
-        _send(extrinsic, messages, m, here, load(extrinsic, here), others, product)
-    here = last * width + lane
-    _send(extrinsic, messages, m, here, load(extrinsic, here), up, product)
-
-
-@njit(nogil=True, cache=True)
-def _approximate_messages(
-    posterior: StepArray, messages: StepArray, m: int, width: int, offset: IntArray,
-    shift: IntArray, size: int, lane: int, extrinsic: StepArray,
-) -> None:  # fmt: skip
-    """Points 1 to 3 for LANES checks of a long row, by A-min*: the least reliable bit gets the box-plus
-    of all others, the others that of all, their own small share included.
-    """
-    smallest, others, product = splat(FILLER_STEPS), splat(FILLER_STEPS), splat(0)
-    for edge in range(offset.size):
-        value = _take(posterior, messages, m, width, offset, shift, size, lane, edge, extrinsic)
-        reliability = magnitude(value)
-        others = _box_plus(others, maximum(smallest, reliability))
-        smallest = minimum(smallest, reliability)
-        product = exclusive_or(product, value)
-    everything = _box_plus(smallest, others)
-    for edge in range(offset.size):
-        here = edge * width + lane
-        value = load(extrinsic, here)
-        strength = where_equal(magnitude(value), smallest, others, everything)
-        _send(extrinsic, messages, m, here, value, strength, product)
-
-
-@njit(nogil=True, cache=True)
-def _write(
-    posterior: StepArray, width: int, offset: IntArray, shift: IntArray, size: int, lane: int,
-    updated: StepArray,
-) -> None:  # fmt: skip
-    """Point 4 for LANES checks of a row. Every copy of a bit in its column is written."""
-    for edge in range(offset.size):
-        value = load(updated, edge * width + lane)
-        start = lane + shift[edge]
-        if start >= size:
-            start -= size
-        store(posterior, offset[edge] + start, value)
-        copy = start - size
-        while copy > -LANES:
-            store(posterior, offset[edge] + copy, value)
-            copy -= size
-        copy = start + size
-        while copy < size + LANES:
-            store(posterior, offset[edge] + copy, value)
-            copy += size
+    """Make every column periodic: LANES places behind it repeat its first bits."""
+    for first in range(0, columns * stride, stride):
+        for i in range(first + size, first + size + LANES):
+            posterior[i] = posterior[i - size]
 
 
 @njit(nogil=True, cache=True)
 def _iterate(
-    posterior: StepArray, messages: StepArray, extrinsic: StepArray, before: StepArray,
-    after: StepArray, row_start: IntArray, edge_offset: IntArray, edge_shift: IntArray, size: int,
-    width: int,
+    posterior: StepArray, messages: StepArray, row_start: IntArray, edge_column: IntArray,
+    edge_turn: IntArray, place: IntArray, spare: IntArray, size: int, width: int,
 ) -> None:  # fmt: skip
     """One pass over all layers. ``width`` counts lanes per edge, a multiple of LANES.
 
-    A whole row is read before any of it is written: lanes past the end repeat the first ones.
+    ``place`` says where every column is, ``spare`` where nothing is; a layer swaps its columns' entries.
     """
+    sources = np.empty(MAX_DEGREE, np.int32)
     for row in range(row_start.size - 1):
         first, last = row_start[row], row_start[row + 1]
-        offset, shift, m = edge_offset[first:last], edge_shift[first:last], first * width
-        for lane in range(0, width, LANES):
-            if offset.size <= EXACT_DEGREE:
-                _exact_messages(
-                    posterior, messages, m, width, offset, shift, size, lane, extrinsic, before,
-                    after,
-                )  # fmt: skip
-            else:
-                _approximate_messages(
-                    posterior, messages, m, width, offset, shift, size, lane, extrinsic
-                )
-        for lane in range(0, width, LANES):
-            _write(posterior, width, offset, shift, size, lane, extrinsic)
+        columns, turns = edge_column[first:last], edge_turn[first:last]
+        for edge in range(columns.size):
+            sources[edge] = place[columns[edge]]
+        update_row(
+            columns.size, posterior, messages, first * width, width, size, sources, turns, spare
+        )
+        for edge in range(columns.size):
+            place[columns[edge]] = spare[edge]
+            spare[edge] = sources[edge]
 
 
 @njit(nogil=True, cache=True)
 def _row_holds(
-    posterior: StepArray, offset: IntArray, shift: IntArray, size: int, width: int
+    posterior: StepArray, columns: IntArray, turn: IntArray, place: IntArray, size: int, width: int
 ) -> bool:
     """Whether the checks of a row are even and every bit in them decided (zero decides nothing)."""
     for lane in range(0, width, LANES):
         parity, least = splat(0), splat(FILLER_STEPS)
-        for edge in range(offset.size):
-            start = lane + shift[edge]
+        for edge in range(columns.size):
+            start = lane + turn[edge]
             if start >= size:
                 start -= size
-            value = load(posterior, offset[edge] + start)
+            value = load(posterior, place[columns[edge]] + start)
             parity = exclusive_or(parity, value)
             least = minimum(least, magnitude(value))
         if any_negative(parity) or any_zero(least):
@@ -384,33 +261,42 @@ def _row_holds(
 
 @njit(nogil=True, cache=True)
 def _violated_row(
-    posterior: StepArray, row_start: IntArray, edge_offset: IntArray, edge_shift: IntArray,
-    size: int, width: int, begin: int,
+    posterior: StepArray, row_start: IntArray, edge_column: IntArray, check_turn: IntArray,
+    place: IntArray, size: int, width: int, begin: int,
 ) -> int:  # fmt: skip
     """A row that does not hold, looked for from ``begin`` on (where one failed last time); -1: none."""
     rows = row_start.size - 1
     for i in range(rows):
         row = (begin + i) % rows
         edges = slice(row_start[row], row_start[row + 1])
-        if not _row_holds(posterior, edge_offset[edges], edge_shift[edges], size, width):
+        if not _row_holds(posterior, edge_column[edges], check_turn[edges], place, size, width):
             return row
     return -1
 
 
 @njit(nogil=True, cache=True)
+def _deliver_run(column: StepArray, bits: BitArray, posterior_llrs: FloatArray) -> None:
+    # Two loops of two arrays each: one of three does not vectorise.
+    for i in range(bits.size):
+        bits[i] = np.uint16(column[i]) >> 15
+    for i in range(bits.size):
+        posterior_llrs[i] = np.float32(column[i]) * np.float32(1 / STEPS_PER_LLR)
+
+
+@njit(nogil=True, cache=True)
 def _deliver(
-    posterior: StepArray, size: int, stride: int, bits: BitArray, posterior_llrs: FloatArray
-) -> None:
+    posterior: StepArray, place: IntArray, turn: IntArray, size: int, bits: BitArray,
+    posterior_llrs: FloatArray,
+) -> None:  # fmt: skip
+    """Turn the information columns back: the last ``turn`` entries of each come first."""
     for begin in range(0, bits.size, size):
-        first = LANES + begin // size * stride
-        column = posterior[first : first + min(size, bits.size - begin)]
-        # Two loops of two arrays each: one of three does not vectorise.
-        hard = bits[begin : begin + column.size]
-        for i in range(column.size):
-            hard[i] = np.uint16(column[i]) >> 15
-        soft = posterior_llrs[begin : begin + column.size]
-        for i in range(column.size):
-            soft[i] = np.float32(column[i]) * np.float32(1 / STEPS_PER_LLR)
+        column = begin // size
+        first, back = place[column], turn[column]
+        end = min(begin + size, bits.size)
+        cut = min(begin + back, end)
+        tail, head = posterior[first + size - back :], posterior[first:]
+        _deliver_run(tail, bits[begin:cut], posterior_llrs[begin:cut])
+        _deliver_run(head, bits[cut:end], posterior_llrs[cut:end])
 
 
 @njit(nogil=True, cache=True)
@@ -424,37 +310,37 @@ def _aligned(count: int, dtype: type) -> NDArray[Any]:
 @njit(nogil=True, cache=True)
 def _decode_blocks(
     llrs: FloatArray, bits_per_symbol: int, runs: IntArray, fillers: IntArray, row_start: IntArray,
-    edge_offset: IntArray, edge_shift: IntArray, size: int, stride: int, columns: int,
-    max_iterations: int, bits: BitArray, parity_ok: NDArray[np.bool_], iterations: IntArray,
-    posterior_llrs: FloatArray,
+    edge_column: IntArray, edge_turn: IntArray, check_turn: IntArray, column_turn: IntArray,
+    size: int, stride: int, max_iterations: int, bits: BitArray, parity_ok: NDArray[np.bool_],
+    iterations: IntArray, posterior_llrs: FloatArray,
 ) -> bool:  # fmt: skip
     """Decode every row of ``llrs``. False when an LLR is not a number."""
     width = (size + LANES - 1) // LANES * LANES
+    columns = column_turn.size
     steps, selected = np.empty(llrs.shape[1], np.int16), np.empty(llrs.shape[1], np.int16)
-    posterior = _aligned(columns * stride + LANES, np.int16)  # the last column spills as well
-    messages = _aligned(edge_offset.size * width, np.int16)
-    extrinsic = _aligned(np.max(row_start[1:] - row_start[:-1]) * width, np.int16)
-    before = _aligned(EXACT_DEGREE * LANES, np.int16)
-    after = _aligned(EXACT_DEGREE * LANES, np.int16)
+    posterior = _aligned((columns + MAX_DEGREE) * stride, np.int16)
+    messages = _aligned(edge_column.size * width, np.int16)
+    place, spare = np.empty(columns, np.int32), np.empty(MAX_DEGREE, np.int32)
     for block in range(llrs.shape[0]):
         if not _quantise(llrs[block], steps):
             return False
         _deinterleave(steps, bits_per_symbol, selected)
-        _place(selected, runs, fillers, posterior)
+        _place(selected, runs, fillers, posterior[: columns * stride])
         _repeat_ends(posterior, size, stride, columns)
+        place[:] = np.arange(columns) * stride
+        spare[:] = np.arange(columns, columns + MAX_DEGREE) * stride
         messages[:] = 0
         violated, count = 0, 0
         while count < max_iterations and violated >= 0:
             _iterate(
-                posterior, messages, extrinsic, before, after, row_start, edge_offset, edge_shift, size,
-                width,
-            )  # fmt: skip
+                posterior, messages, row_start, edge_column, edge_turn, place, spare, size, width
+            )
             count += 1
             violated = _violated_row(
-                posterior, row_start, edge_offset, edge_shift, size, width, violated
+                posterior, row_start, edge_column, check_turn, place, size, width, violated
             )
         parity_ok[block], iterations[block] = violated < 0, count
-        _deliver(posterior, size, stride, bits[block], posterior_llrs[block])
+        _deliver(posterior, place, column_turn, size, bits[block], posterior_llrs[block])
     return True
 
 
@@ -488,7 +374,7 @@ def decode_blocks(
     )
     numbers = _decode_blocks(
         np.ascontiguousarray(llrs), order, plan.runs, plan.fillers, plan.row_start,
-        plan.edge_offset, plan.edge_shift, code.lifting_size, plan.stride, code.columns,
+        plan.edge_column, plan.edge_turn, plan.check_turn, plan.column_turn, code.lifting_size, plan.stride,
         max_iterations, result.bits, result.parity_ok, result.iterations, result.posterior_llrs,
     )  # fmt: skip
     if not numbers:

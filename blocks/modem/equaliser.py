@@ -31,8 +31,8 @@ _KEEP_FACTOR = 3.0
 
 # Length of the equaliser in symbols, and the place in it of the symbol it is for: most echoes come late, and
 # what undoes them reaches back by several times their delay.
-FILTER_TAPS = 33
-FILTER_CENTRE = 20
+FILTER_TAPS = 49
+FILTER_CENTRE = 30
 # Noise assumed at least, against the main tap's power, so that a burst without noise can be solved.
 _LEAST_NOISE = 1e-5
 

@@ -28,8 +28,8 @@ SEQUENCES = 8
 # Two-sided 95 % quantile of Student's t with SEQUENCES - 1 degrees of freedom (tables).
 _STUDENT_95 = 2.365
 
-_CURVE_STEP_DB = 0.1
-_CURVE_BLOCKS = 400
+_CURVE_STEP_DB = 0.2
+_CURVE_BLOCKS = 300
 # Where the curve ends: above, it counts as 1, below as 0.
 _CURVE_FULL, _CURVE_EMPTY = 0.99, 0.005
 
@@ -127,7 +127,7 @@ class FadingPoint:
 
 
 def measure_awgn_curve(conditions: Conditions, run: Run, report: Report) -> AwgnCurve:
-    """The waterfall of ``conditions`` in white noise, every 0.1 dB."""
+    """The waterfall of ``conditions`` in white noise, every 0.2 dB."""
     plan, _ = conditions.frame
     theory = normal_approximation_snr_db(plan.info_bits, plan.coded_bits, 0.5)
     first = round(theory, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +29,7 @@ def fading(
     ),
     sync: common.SyncKind = "full",
     bursts: Annotated[int, typer.Option(min=64, help="Bursts per point.")] = 2048,
+    info_bits: common.InfoBits = None,
     max_burst_symbols: common.MaxBurstSymbols = 8000,
     seed: common.Seed = 0,
     jobs: common.Jobs = 1,
@@ -48,18 +51,12 @@ def fading(
 
     points = []
     with processes(jobs) as run, common.show_counts() as show:
-        for kind in kinds:
-            for rate in rates:
-                conditions = Conditions(
-                    rate, grid[0], kind, max_burst_symbols=max_burst_symbols, seed=seed
-                )
-                curve = measure_awgn_curve(conditions, run, show)
-                for law in laws:
-                    for mean_db in grid:
-                        here = Conditions(
-                            rate, mean_db, kind, max_burst_symbols=max_burst_symbols, seed=seed
-                        )
-                        points.append(measure_fading(here, law, curve, bursts, run, show))
+        for kind, rate in product(kinds, rates):
+            first = Conditions(rate, grid[0], kind, info_bits, max_burst_symbols, seed=seed)
+            curve = measure_awgn_curve(first, run, show)
+            for law, mean_db in product(laws, grid):
+                here = replace(first, snr_db=mean_db)
+                points.append(measure_fading(here, law, curve, bursts, run, show))
     common.print_table(_table(points))
     arguments = {
         "mcs": mcs,
@@ -67,6 +64,7 @@ def fading(
         "snr_db": snr_db,
         "sync": sync,
         "bursts": bursts,
+        "info_bits": info_bits,
         "max_burst_symbols": max_burst_symbols,
         "seed": seed,
     }

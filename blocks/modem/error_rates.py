@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -111,8 +111,8 @@ class Tally:
     iterations: int = 0
 
     def __add__(self, other: Tally) -> Tally:
-        ours, theirs = asdict(self), asdict(other)
-        return Tally(**{name: ours[name] + theirs[name] for name in ours})
+        theirs = vars(other)
+        return Tally(**{name: count + theirs[name] for name, count in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Point:
             seed=values["seed"],
             channel=parse_channel(values["channel"]),
         )
-        counts = {name: values[name] for name in asdict(Tally()) if name != "iterations"}
+        counts = {name: values[name] for name in vars(Tally()) if name != "iterations"}
         iterations = round(values["mean_iterations"] * values["blocks"])
         return cls(conditions, Tally(**counts, iterations=iterations))
 

@@ -96,12 +96,12 @@ def test_peaks_against_their_definition() -> None:
     found = wc.Repetition(np.zeros((4, power.size), np.float32), power, energy)
     reach, lag, share, threshold = 5, 33, 0.9, 0.08
     strength = power / energy
+    slope = np.zeros(power.size, np.bool_)
+    slope[:-lag] = strength[lag:] <= np.float32(share) * strength[:-lag]
     expected = []
-    for n in range(reach, power.size - lag):
-        around = strength[n - reach : n + reach + 1]
-        first = int(np.argmax(around)) == reach
-        above = found.score(n) > threshold
-        if above and first and strength[n + lag] <= np.float32(share) * strength[n]:
+    for n in range(reach, power.size - lag - reach):
+        around = np.where(slope, strength, -1.0)[n - reach : n + reach + 1]
+        if slope[n] and found.score(n) > threshold and int(np.argmax(around)) == reach:
             expected.append(n)
     assert len(expected) > 20
     assert list(wc.find_peaks(found, threshold, reach, lag, share)) == expected

@@ -96,7 +96,7 @@ class Acquisition:
 
 # Samples of context that search() needs around the positions it reports on.
 SEARCH_CONTEXT_BEFORE = _PEAK_REACH + FILTER_HALF_TAPS
-SEARCH_CONTEXT_AFTER = _PLATEAU_LAG + REPEAT_SAMPLES + FILTER_HALF_TAPS
+SEARCH_CONTEXT_AFTER = _PEAK_REACH + _PLATEAU_LAG + REPEAT_SAMPLES + FILTER_HALF_TAPS
 
 
 def search(samples: NDArray[np.complex64]) -> list[Candidate]:

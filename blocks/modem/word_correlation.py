@@ -116,12 +116,12 @@ def find_peaks(
     Args:
         repetition: of the stretch.
         threshold: of the score.
-        reach: a peak is the largest strength within so many samples on either side.
-        lag: no peak where so many samples later ...
-        share: ... more than this share of the strength is left.
+        reach: a peak is the largest strength within so many samples on either side, plateaus left out.
+        lag: a position lies on a plateau where so many samples later ...
+        share: ... more than this share of its strength is left.
 
     Returns:
-        ``int64 [k]``, none within ``reach`` of the start and ``lag`` of the end.
+        ``int64 [k]``, none within ``reach`` of the start and ``reach + lag`` of the end.
     """
     limit = np.float32((threshold / _SCALE) ** 2)
     found: NDArray[np.int64] = _find_peaks(
@@ -342,8 +342,9 @@ def _above(power, energy, limit):  # type: ignore[no-untyped-def]
 def _find_peaks(power, energy, limit, reach, lag, share):  # type: ignore[no-untyped-def]
     found = [0 for _ in range(0)]
     strength = np.empty(0, np.float32)
-    for tile in range(reach, power.size - lag, _TILE):
-        end = min(tile + _TILE, power.size - lag)
+    last = power.size - lag - reach
+    for tile in range(reach, last, _TILE):
+        end = min(tile + _TILE, last)
         if _above(power[tile:end], energy[tile:end], limit) == 0:
             continue
         if strength.size == 0:
@@ -354,7 +355,9 @@ def _find_peaks(power, energy, limit, reach, lag, share):  # type: ignore[no-unt
                 continue
             largest = True
             for m in range(n - reach, n + reach + 1):
-                if strength[m] > value or (strength[m] == value and m < n):
+                larger = strength[m] > value or (strength[m] == value and m < n)
+                # What stands on a plateau hides nobody: a burst may begin where it ends.
+                if larger and strength[m + lag] <= share * strength[m]:
                     largest = False
                     break
             if largest:

@@ -73,7 +73,12 @@ def _stored_tensors(model: CodecModel) -> dict[str, Tensor]:
 
 
 def write_checkpoint(
-    file: Path, recipe: Recipe, model: CodecModel, metrics: dict[str, float], data_sha256: str
+    file: Path,
+    recipe: Recipe,
+    model: CodecModel,
+    metrics: dict[str, float],
+    data_sha256: str,
+    intent_judge: str | None = None,
 ) -> FrameGeometry:
     """Write ``file`` (safetensors) and its ``.json`` beside it, each atomically.
 
@@ -83,6 +88,7 @@ def write_checkpoint(
         model: the trained network.
         metrics: what it reached.
         data_sha256: digest of the training set.
+        intent_judge: identity of the judge in the loss, who must not score this codec; None without.
 
     Returns:
         The codec's frame geometry, with its new ``codec_id``.
@@ -97,6 +103,8 @@ def write_checkpoint(
         "metrics": json.dumps(metrics),
         "data_sha256": data_sha256,
     }
+    if intent_judge is not None:
+        metadata["intent_judge"] = intent_judge
     geometry = frame_geometry(recipe.codec, codec_id)
     _write(file, save(tensors, metadata))
     text = json.dumps(geometry.to_json(), indent=2) + "\n"

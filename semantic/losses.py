@@ -1,7 +1,7 @@
 """Training losses as named terms.
 
-Phase I of the paper, eq. (13): distortion, quantisation and (from a judge model, where there is one)
-user-intent relevance. The adversarial term of phase II, eq. (14) and (15), is not implemented.
+Phase I of the paper, eq. (13): distortion, quantisation (12) and, where a judge is at hand, user-intent
+relevance (11). Phase II, eq. (14), adds the adversarial term.
 """
 
 from __future__ import annotations
@@ -9,25 +9,63 @@ from __future__ import annotations
 from torch import Tensor
 
 from semantic.codec_config import TrainingConfig
+from semantic.discriminator import Adversary
 
 
 def loss_terms(
-    pictures: Tensor, reconstructed: Tensor, quantization: Tensor, config: TrainingConfig
+    pictures: Tensor,
+    reconstructed: Tensor,
+    quantization: Tensor,
+    config: TrainingConfig,
+    intent: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Every term, unweighted, and their weighted sum under ``"total"``.
+    """Every term of phase I, unweighted, and their weighted sum, eq. (13), under ``"total"``.
 
     Args:
         pictures: float32 ``[B, 3, h, w]``, 0..1.
         reconstructed: float ``[B, 3, h, w]``, not clipped.
         quantization: scalar, eq. (12).
         config: the weights.
+        intent: scalar, eq. (11); None without a judge.
 
     Returns:
-        ``l1`` (mean absolute error), ``mse`` (mean squared error), ``quantization``, ``total``.
+        ``l1`` (mean absolute error), ``mse`` (mean squared error), ``quantization``, ``intent`` where
+        there is one, ``total``.
     """
     error = reconstructed.float() - pictures
-    l1, mse = error.abs().mean(), error.square().mean()
-    total = (
-        config.l1_weight * l1 + config.mse_weight * mse + config.quantization_weight * quantization
-    )
-    return {"l1": l1, "mse": mse, "quantization": quantization, "total": total}
+    terms = {"l1": error.abs().mean(), "mse": error.square().mean(), "quantization": quantization}
+    total = distortion(terms, config) + config.quantization_weight * quantization
+    if intent is not None and config.intent is not None:
+        terms["intent"] = intent
+        total = total + config.intent.weight * intent
+    return {**terms, "total": total}
+
+
+def distortion(terms: dict[str, Tensor], config: TrainingConfig) -> Tensor:
+    """Weighted sum of the terms that compare pixels."""
+    return config.l1_weight * terms["l1"] + config.mse_weight * terms["mse"]
+
+
+def add_adversarial(
+    terms: dict[str, Tensor],
+    reconstructed: Tensor,
+    last_layer: Tensor,
+    adversary: Adversary,
+    config: TrainingConfig,
+) -> dict[str, Tensor]:
+    """Phase II, eq. (14): the terms of :func:`loss_terms` with the adversarial one in ``"total"``.
+
+    Args:
+        terms: of phase I.
+        reconstructed: float ``[B, 3, h, w]``.
+        last_layer: the decoder's last weights, for the adaptive weight.
+        adversary: the discriminator.
+        config: the weights.
+
+    Returns:
+        ``terms`` and ``adversarial`` (unweighted), ``adversarial_weight``, ``total``.
+    """
+    adversarial = adversary.judge(reconstructed)
+    weight = adversary.weight(distortion(terms, config), adversarial, last_layer)
+    added = {"adversarial": adversarial, "adversarial_weight": weight}
+    return {**terms, **added, "total": terms["total"] + weight * adversarial}

@@ -136,6 +136,11 @@ class CodecModel(nn.Module):
             to_tokens([maps[i] for i in layer.features], layer.grid) for layer in self.config.layers
         ]
 
+    @property
+    def last_layer(self) -> Tensor:
+        """Weights of the decoder's last convolution, where the terms of a loss are weighed up."""
+        return cast(Tensor, self.decoder.head.refine[-1].weight)
+
     def query_features(self, queries: list[str]) -> TextFeatures:
         """What the text tower makes of queries, as far as this codec's modulation needs it."""
         return self.backbone.query_features(queries, TEXT_FORM[self.config.film])

@@ -1,7 +1,8 @@
 """Training of a codec: ``python -m semantic.train embedded --data .../train.jsonl --output RUN``.
 
-Phase I of the paper's section III with the losses of :mod:`semantic.losses` and a fast stand-in
-for the radio (:mod:`semantic.index_channel`). Every random draw of a step is derived from the seed
+The two phases of the paper's section III with the losses of :mod:`semantic.losses` and a fast stand-in
+for the radio (:mod:`semantic.index_channel`): phase I without, phase II with a discriminator that learns
+in turn with the model. Every random draw of a step is derived from the seed
 and the step's number, so a run that was interrupted continues as if it had not been (with
 ``feature_cache`` up to rounding: towers see a photo in other company after a restart, which changes
 its features in the last bit). By default the schedule counts steps; with ``max_minutes`` it follows
@@ -26,10 +27,15 @@ import torch
 from torch import Tensor
 
 from semantic.alignment import TEXT_FORM, TextFeatures
+from semantic.backbone import WeightsError
+from semantic.checkpoint import read_checkpoint, write_checkpoint
 from semantic.codec_config import Recipe, TrainingConfig, read_recipe
 from semantic.dataset import PhotoSet, TowerFeatures, read_photo_set
+from semantic.discriminator import Adversary
 from semantic.index_channel import draw_damage, layer_geometry
-from semantic.losses import loss_terms
+from semantic.intent_judge import IntentJudge, intent_loss, load_intent_judge
+from semantic.judges.answers import JudgeError
+from semantic.losses import add_adversarial, loss_terms
 from semantic.model import CodecModel, Reconstruction
 
 # Photos from which the per-channel standardisation is measured.
@@ -43,7 +49,11 @@ FINAL_RATE_SHARE = 0.01
 
 @dataclass
 class Run:
-    """Everything a training run carries from step to step."""
+    """Everything a training run carries from step to step.
+
+    ``codebooks_ready`` tells that the codebooks came with another codec's weights, so that the phase
+    without quantiser and the k-means start are left out.
+    """
 
     recipe: Recipe
     model: CodecModel
@@ -53,14 +63,22 @@ class Run:
     optimizer: torch.optim.Optimizer
     average: dict[str, Tensor]
     device: torch.device
+    judge: IntentJudge | None = None
+    adversary: Adversary | None = None
+    codebooks_ready: bool = False
     step: int = 0
     elapsed_s: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def training(self) -> TrainingConfig:
         """The recipe's training part."""
         return self.recipe.training
+
+    @property
+    def continuous_steps(self) -> int:
+        """Steps without quantiser at the start."""
+        return 0 if self.codebooks_ready else self.training.continuous_steps
 
 
 def train(
@@ -70,8 +88,9 @@ def train(
     *,
     max_minutes: float | None = None,
     device: str = "cpu",
-    report: Callable[[dict[str, float]], None] | None = None,
+    report: Callable[[dict[str, Any]], None] | None = None,
     stop_after: int | None = None,
+    init_from: Path | None = None,
 ) -> Run:
     """Train a codec, or go on with the run that ``output`` holds.
 
@@ -83,9 +102,17 @@ def train(
         device: where to compute, ``"cpu"`` or ``"cuda"``.
         report: called with every logged record.
         stop_after: leave off at this step without finishing (as an interruption would).
+        init_from: another codec's checkpoint, or another run's ``state.pt``: a new run starts from its
+            weights with a fresh optimiser. A run that resumes has them already.
 
     Returns:
         The finished run; its model holds the averaged weights.
+
+    Raises:
+        FloatingPointError: a loss or gradient that is not finite; ``state.pt`` keeps the last good state.
+        ValueError: ``output`` holds a run of another recipe or other data, or ``init_from`` has no tensor
+            that fits.
+        WeightsError: a tower or ``init_from`` that is missing or damaged.
     """
     output.mkdir(parents=True, exist_ok=True)
     run = start_run(recipe, photos, device)
@@ -93,7 +120,7 @@ def train(
     if state_file.exists():
         _restore(run, state_file)
     else:
-        _measure_standardization(run)
+        _begin(run, init_from, output, report)
     last_save = time.monotonic()
     while True:
         progress = _progress(run, max_minutes)
@@ -103,7 +130,10 @@ def train(
             _save(run, state_file)
             return run
         started = time.monotonic()
-        record = _step(run, progress)
+        try:
+            record = _step(run, progress)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"step {run.step}: {error}; {_way_on(state_file)}") from None
         run.step += 1
         run.elapsed_s += time.monotonic() - started
         _log(run, record, output, report)
@@ -115,34 +145,102 @@ def train(
     return run
 
 
+def _way_on(state_file: Path) -> str:
+    """What to do after a run that had to stop."""
+    if not state_file.exists():
+        return "lower the learning_rate and start again"
+    return (
+        f"{state_file} keeps the last good state: to go on from its weights lower the learning_rate, "
+        f"choose another output folder and give --init-from {state_file}"
+    )
+
+
 def start_run(recipe: Recipe, photos: PhotoSet, device: str = "cpu") -> Run:
     """A run before its first step."""
     torch.manual_seed(recipe.training.seed)
     model = CodecModel(recipe.codec).train().to(device)
     model.backbone.to(device)
     order = np.random.default_rng([recipe.training.seed, 0]).permutation(len(photos))
-    held_out = recipe.training.validation_photos
+    config = recipe.training
+    held_out = config.validation_photos
     trained = [p for p in model.parameters() if p.requires_grad]
+    chosen = torch.device(device)
     return Run(
         recipe=recipe,
         model=model,
         features=TowerFeatures(
             model.backbone,
             photos,
-            keep=recipe.training.feature_cache,
+            keep=config.feature_cache,
             text_form=TEXT_FORM[recipe.codec.film],
         ),
         train_numbers=order[held_out:],
         validation_numbers=[int(n) for n in order[:held_out]],
         optimizer=torch.optim.AdamW(
             trained,
-            lr=recipe.training.learning_rate,
+            lr=config.learning_rate,
             betas=(0.9, 0.99),
-            weight_decay=recipe.training.weight_decay,
+            weight_decay=config.weight_decay,
         ),
         average={name: value.clone() for name, value in model.state_dict().items()},
-        device=torch.device(device),
+        device=chosen,
+        judge=(
+            load_intent_judge(config.intent, recipe.codec.image_size, chosen)
+            if config.intent is not None and config.intent.weight > 0
+            else None
+        ),
+        adversary=(
+            Adversary(config.adversarial, config.seed, chosen)
+            if config.adversarial is not None and config.adversarial.weight > 0
+            else None
+        ),
     )
+
+
+def _begin(
+    run: Run,
+    init_from: Path | None,
+    output: Path,
+    report: Callable[[dict[str, Any]], None] | None,
+) -> None:
+    """What comes before the first step of a new run."""
+    fresh = [] if init_from is None else _inherit(run, init_from, output, report)
+    if init_from is None or any(".standardize." in name for name in fresh):
+        _measure_standardization(run)
+
+
+def _inherit(
+    run: Run,
+    source: Path,
+    output: Path,
+    report: Callable[[dict[str, Any]], None] | None,
+) -> list[str]:
+    """Take every tensor of another codec that fits; the names of those that start anew."""
+    if source.suffix == ".pt":
+        state = torch.load(source, map_location="cpu", weights_only=True)
+        codec_id, given = "", state["average"]
+    else:
+        found, geometry, _ = read_checkpoint(source)
+        codec_id, given = geometry.codec_id, found.state_dict()
+    own = run.model.state_dict()
+    taken = {n: t for n, t in given.items() if n in own and own[n].shape == t.shape}
+    if not taken:
+        raise ValueError(f"{source}: no tensor of it fits this recipe")
+    fresh = sorted(set(own) - set(taken))
+    run.model.load_state_dict({**own, **taken})
+    run.average = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.codebooks_ready = not any(name.startswith("quantizers.") for name in fresh)
+    entry = {
+        "event": "weights of another codec, fresh optimiser",
+        "init_from": str(source),
+        "codec_id": codec_id,
+        "tensors_taken": float(len(taken)),
+        "tensors_fresh": fresh,
+        "tensors_unused": sorted(set(given) - set(taken)),
+        "codebooks": "taken" if run.codebooks_ready else "start anew",
+    }
+    _write_log(entry, output, report)
+    return fresh
 
 
 def _progress(run: Run, max_minutes: float | None) -> float:
@@ -165,24 +263,37 @@ def _step(run: Run, progress: float) -> dict[str, float]:
     random = np.random.default_rng([config.seed, 1, run.step])
     torch.manual_seed(int(random.integers(1 << 62)))
     numbers, flips, queries = _draw_batch(run, random)
-    if run.step == config.continuous_steps:
+    if run.step == run.continuous_steps and not run.codebooks_ready:
         _initialise_codebooks(run)
     pictures = run.features.pictures(numbers, flips).to(run.device)
     rate = learning_rate(config, run.step, progress)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     result = _forward(run, numbers, flips, queries, random)
-    terms = loss_terms(pictures, result.pictures, result.quantization_loss, config)
+    intent = intent_loss(run.judge, pictures, result.pictures, queries) if run.judge else None
+    terms = loss_terms(pictures, result.pictures, result.quantization_loss, config, intent)
+    adversary = run.adversary if _in_phase_two(run, progress) else None
+    if adversary is not None:
+        terms = add_adversarial(terms, result.pictures, run.model.last_layer, adversary, config)
     run.optimizer.zero_grad(set_to_none=True)
     terms["total"].backward()
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.gradient_clip)
-    if not torch.isfinite(norm):
-        raise FloatingPointError(f"step {run.step}: the gradient is not finite")
+    record = {name: float(value.detach()) for name, value in terms.items()}
+    if not (math.isfinite(record["total"]) and torch.isfinite(norm)):
+        values = ", ".join(f"{name} {value:.4g}" for name, value in record.items())
+        raise FloatingPointError(f"loss or gradient is not finite ({values}, gradient {norm:.4g})")
     run.optimizer.step()
     revived = _update_codebooks(run, result)
     _update_average(run)
-    record = {name: float(value.detach()) for name, value in terms.items()}
+    if adversary is not None:
+        record.update(adversary.learn(pictures, result.pictures, rate / config.learning_rate))
     return {**record, "learning_rate": rate, "gradient": float(norm), "revived": float(revived)}
+
+
+def _in_phase_two(run: Run, progress: float) -> bool:
+    """Phase II needs a quantiser to be there, and its turn to have come."""
+    config = run.training.adversarial
+    return config is not None and progress >= config.begins and run.step >= run.continuous_steps
 
 
 def _draw_batch(run: Run, random: np.random.Generator) -> tuple[list[int], list[bool], list[str]]:
@@ -215,7 +326,7 @@ def _forward(
     """The model's training pass on a batch."""
     config = run.training
     maps, text = _features(run, numbers, flips, queries)
-    continuous = run.step < config.continuous_steps
+    continuous = run.step < run.continuous_steps
     damage = None
     if not continuous:
         damage = draw_damage(
@@ -305,7 +416,7 @@ def validate(run: Run) -> dict[str, float]:
     for number in run.validation_numbers:
         question = run.features.photos.questions[number][0]
         aligned = run.model.align(*_features(run, [number], [False], [question]))
-        if run.step > run.training.continuous_steps:
+        if run.step > run.continuous_steps:
             pairs = zip(run.model.segment_quantizers, aligned, strict=True)
             aligned = [quantizer.lookup(quantizer.nearest(f.float())) for quantizer, f in pairs]
         found = run.model.decode_vectors(aligned)
@@ -320,16 +431,41 @@ def _log(
     run: Run,
     record: dict[str, float],
     output: Path,
-    report: Callable[[dict[str, float]], None] | None,
+    report: Callable[[dict[str, Any]], None] | None,
 ) -> None:
-    """Append to ``log.jsonl`` every :data:`LOG_EVERY` steps, with a validation now and then."""
+    """Log every :data:`LOG_EVERY` steps, with a validation and the codebooks' use now and then."""
     due = run.step % run.training.validate_every == 0
     if not due and run.step % LOG_EVERY and run.step != 1:
         return
     entry = {"step": float(run.step), "elapsed_s": round(run.elapsed_s, 1), **record}
     if due:
         entry.update(validate(run))
+        entry.update(codebook_record(run))
     run.history.append(entry)
+    _write_log(entry, output, report)
+
+
+def codebook_record(run: Run) -> dict[str, Any]:
+    """How the codewords are used lately: means over all codebooks, and per layer and segment."""
+    if run.step <= run.continuous_steps:
+        return {}
+    uses = [quantizer.use() for quantizer in run.model.segment_quantizers]
+    return {
+        "usage": float(torch.cat([use.usage for use in uses]).mean()),
+        "perplexity": float(torch.cat([use.perplexity for use in uses]).mean()),
+        "usage_by_segment": [_rounded(use.usage, 4) for use in uses],
+        "perplexity_by_segment": [_rounded(use.perplexity, 1) for use in uses],
+    }
+
+
+def _rounded(values: Tensor, digits: int) -> list[float]:
+    return [round(float(value), digits) for value in values]
+
+
+def _write_log(
+    entry: dict[str, Any], output: Path, report: Callable[[dict[str, Any]], None] | None
+) -> None:
+    """One line of ``log.jsonl``."""
     with (output / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
     if report is not None:
@@ -337,11 +473,17 @@ def _log(
 
 
 def _save(run: Run, file: Path) -> None:
-    """Write the state that :func:`_restore` reads, atomically."""
+    """Write the state that :func:`_restore` reads, atomically; never one that is not finite."""
+    if not all(bool(torch.isfinite(value).all()) for value in run.model.state_dict().values()):
+        raise FloatingPointError(
+            f"step {run.step}: weights are not finite; {file} is left as it was"
+        )
     state = {
         "model": run.model.state_dict(),
         "average": run.average,
         "optimizer": run.optimizer.state_dict(),
+        "adversary": None if run.adversary is None else run.adversary.state_dict(),
+        "codebooks_ready": run.codebooks_ready,
         "step": run.step,
         "elapsed_s": run.elapsed_s,
         "recipe": run.recipe.model_dump_json(),
@@ -362,6 +504,10 @@ def _restore(run: Run, file: Path) -> None:
     run.model.load_state_dict(state["model"])
     run.average = {name: value.to(run.device) for name, value in state["average"].items()}
     run.optimizer.load_state_dict(state["optimizer"])
+    if run.adversary is not None:
+        run.adversary.load_state_dict(state["adversary"])
+    # States of before this could be have no such entry.
+    run.codebooks_ready = state.get("codebooks_ready", False)
     run.step, run.elapsed_s = state["step"], state["elapsed_s"]
 
 
@@ -376,9 +522,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--max-minutes", type=float, help="anneal on elapsed time, and end then")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument(
+        "--init-from",
+        type=Path,
+        help="start from another codec's weights (codec.safetensors, or a run's state.pt) with a fresh "
+        "optimiser",
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch.set_float32_matmul_precision("medium")
+    try:
+        _train_and_write(options)
+    except (ValueError, FloatingPointError, WeightsError, JudgeError) as error:
+        raise SystemExit(f"train: {error}") from None
+
+
+def _train_and_write(options: argparse.Namespace) -> None:
     recipe = read_recipe(options.recipe)
     photos = read_photo_set(options.data, recipe.codec.image_size)
     run = train(
@@ -388,18 +547,27 @@ def main(arguments: list[str] | None = None) -> None:
         max_minutes=options.max_minutes,
         device=options.device,
         report=_print_progress,
+        init_from=options.init_from,
     )
-    from semantic.checkpoint import write_checkpoint
-
-    metrics = {**validate(run), "steps": float(run.step), "elapsed_s": run.elapsed_s}
+    reached = {name: v for name, v in codebook_record(run).items() if isinstance(v, float)}
+    metrics = {**validate(run), **reached, "steps": float(run.step), "elapsed_s": run.elapsed_s}
     write_checkpoint(
-        options.output / "codec.safetensors", recipe, run.model, metrics, photos.digest
+        options.output / "codec.safetensors",
+        recipe,
+        run.model,
+        metrics,
+        photos.digest,
+        None if run.judge is None else run.judge.identity,
     )
 
 
-def _print_progress(entry: dict[str, float]) -> None:
+def _print_progress(entry: dict[str, Any]) -> None:
     """One line per log record on standard error."""
-    parts = [f"{name} {value:.5g}" for name, value in entry.items()]
+    parts = [
+        f"{name} {value:.5g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in entry.items()
+        if not isinstance(value, list)
+    ]
     sys.stderr.write(" ".join(parts) + "\n")
 
 

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from semantic.checkpoint import read_checkpoint, write_checkpoint
+from semantic import train as training
+from semantic.alignment import TextForm
+from semantic.checkpoint import (
+    EMBEDDED_CHECKPOINT,
+    read_checkpoint,
+    read_metadata,
+    write_checkpoint,
+)
 from semantic.codec import WeightsError
-from semantic.codec_config import Recipe, read_recipe
+from semantic.codec_config import IntentConfig, Recipe, read_recipe
 from semantic.dataset import DatasetError, PhotoSet, TowerFeatures, read_photo_set
 from semantic.demo_photos import load_photo, photo_names
-from semantic.train import learning_rate, main, start_run, train
+from semantic.intent_judge import IntentJudge, load_intent_judge
+from semantic.losses import loss_terms
+from semantic.train import Run, _save, learning_rate, main, start_run, train
 
 COCO = Path(__file__).parents[2] / "shared" / "data" / "coco_vqa"
 
@@ -32,15 +43,38 @@ def photos() -> PhotoSet:
     return PhotoSet(torch.from_numpy(np.stack(pictures)), tuple(questions), "0" * 64)
 
 
-def _recipe(**changes: object) -> Recipe:
-    recipe = read_recipe(Path("tiny"))
-    return recipe.model_copy(update={"training": recipe.training.model_copy(update=changes)})
+@pytest.fixture(scope="module")
+def judge() -> IntentJudge:
+    """The real one, loaded once."""
+    return load_intent_judge(IntentConfig(weight=1.0), 32)
+
+
+def _recipe(codec: dict[str, object] | None = None, **changes: object) -> Recipe:
+    data = read_recipe(Path("tiny")).model_dump()
+    data["codec"] |= codec or {}
+    data["training"] |= changes
+    return Recipe.model_validate(data)
+
+
+def _log(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def _same_weights(one: Run, other: Run) -> None:
+    for name, value in one.model.state_dict().items():
+        assert torch.equal(other.model.state_dict()[name], value), name
+
+
+ALL_TERMS = {
+    "intent": {"weight": 0.5},
+    "adversarial": {"weight": 0.1, "begins": 0.5, "channels": 8},
+}
 
 
 def test_seeded_run_lowers_the_loss(photos: PhotoSet, tmp_path: Path) -> None:
     recipe = _recipe(steps=100, batch_size=12, erasure_probability=0, index_error_probability=0)
     run = train(recipe, photos, tmp_path)
-    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    log = _log(tmp_path)
     assert log == run.history
     assert log[0]["step"] == 1
     assert log[-1]["step"] == 100
@@ -48,6 +82,229 @@ def test_seeded_run_lowers_the_loss(photos: PhotoSet, tmp_path: Path) -> None:
     validated = [entry["validation_psnr_db"] for entry in log if "validation_psnr_db" in entry]
     assert len(validated) == 5
     assert np.isfinite(validated).all()
+    # Two layers of four segments with sixteen codewords each.
+    last = log[-1]
+    assert np.shape(last["usage_by_segment"]) == np.shape(last["perplexity_by_segment"]) == (2, 4)
+    assert last["usage"] == pytest.approx(np.mean(last["usage_by_segment"]), abs=1e-3)
+    assert 0.5 < last["usage"] <= 1
+    assert 1 < last["perplexity"] <= 16
+    for number, quantizer in enumerate(run.model.segment_quantizers):
+        assert last["usage_by_segment"][number] == pytest.approx(quantizer.use().usage, abs=1e-3)
+
+
+def test_a_recipe_without_the_new_terms_trains_as_before(photos: PhotoSet, tmp_path: Path) -> None:
+    """Distortion of the first steps, as it was before there were any other terms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "LOG_EVERY", 1)
+        plain = train(_recipe(steps=20), photos, tmp_path / "plain", stop_after=12).history
+        idle = _recipe(steps=20, intent={"weight": 0}, adversarial={"weight": 0, "begins": 0})
+        weightless = train(idle, photos, tmp_path / "idle", stop_after=12).history
+    assert [e["l1"] for e in plain[:4]] == pytest.approx(
+        [0.236181, 0.199108, 0.260628, 0.247183], rel=1e-3
+    )
+    for one, other in zip(plain, weightless, strict=True):
+        assert {**one, "elapsed_s": 0} == {**other, "elapsed_s": 0}
+
+
+@pytest.mark.slow
+def test_every_term_falls(
+    photos: PhotoSet, tmp_path: Path, judge: IntentJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both phases with all terms, and a gate on the query."""
+    monkeypatch.setattr(training, "LOG_EVERY", 1)
+    monkeypatch.setattr(training, "load_intent_judge", lambda *_: judge)
+    adversarial = {"weight": 0.1, "begins": 0.5, "channels": 8, "learning_rate": 2e-3}
+    recipe = _recipe(
+        {"film": "gated"}, steps=80, batch_size=8, intent={"weight": 0.5}, adversarial=adversarial
+    )
+    run = train(recipe, photos, tmp_path)
+    log = run.history
+    assert "adversarial" not in log[39]
+    assert {"adversarial", "adversarial_weight", "discriminator", "told_apart"} <= log[40].keys()
+
+    def fall(name: str, start: int) -> float:
+        values = [entry[name] for entry in log[start:]]
+        return float(np.mean(values[-8:]) / np.mean(values[:8]))
+
+    # Quantisation from its first step on, the discriminator from the start of phase II.
+    falls = {"l1": fall("l1", 0), "intent": fall("intent", 0)}
+    falls |= {"quantization": fall("quantization", 10), "discriminator": fall("discriminator", 40)}
+    assert max(falls.values()) < 0.95, falls
+    assert all(np.isfinite(list(_floats(entry))).all() for entry in log)
+
+
+def _floats(entry: dict[str, Any]) -> Iterator[float]:
+    return (value for value in entry.values() if isinstance(value, float))
+
+
+def test_phases_alternate_model_and_discriminator(
+    photos: PhotoSet, tmp_path: Path, judge: IntentJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Section III: the discriminator rests in phase I and moves with every step of phase II."""
+    monkeypatch.setattr(training, "load_intent_judge", lambda *_: judge)
+    recipe = _recipe(steps=24, feature_cache=False, **ALL_TERMS)
+    fresh = start_run(recipe, photos)
+    first = train(recipe, photos, tmp_path, stop_after=12)
+    assert fresh.adversary is not None
+    assert first.adversary is not None
+    for name, value in fresh.adversary.network.named_parameters():
+        assert torch.equal(value, dict(first.adversary.network.named_parameters())[name])
+    second = train(recipe, photos, tmp_path, stop_after=13)
+    assert second.adversary is not None
+    moved = [
+        not torch.equal(value, dict(second.adversary.network.named_parameters())[name])
+        for name, value in fresh.adversary.network.named_parameters()
+    ]
+    assert all(moved)
+
+
+@pytest.mark.parametrize("stop_after", [pytest.param(11, marks=pytest.mark.slow), 14])
+def test_a_run_with_every_term_resumes_to_the_bit(
+    photos: PhotoSet,
+    tmp_path: Path,
+    judge: IntentJudge,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_after: int,
+) -> None:
+    # In phase I, and in phase II, which begins at step 12.
+    terms = {**ALL_TERMS, "adversarial": {"weight": 0.1, "begins": 0.75, "channels": 8}}
+    monkeypatch.setattr(training, "load_intent_judge", lambda *_: judge)
+    recipe = _recipe({"film": "cross_attention"}, steps=16, feature_cache=False, **terms)
+    whole = train(recipe, photos, tmp_path / "whole")
+    train(recipe, photos, tmp_path / "parts", stop_after=stop_after)
+    parts = train(recipe, photos, tmp_path / "parts")
+    _same_weights(whole, parts)
+    assert whole.adversary is not None
+    assert parts.adversary is not None
+    for name, value in whole.adversary.network.state_dict().items():
+        assert torch.equal(parts.adversary.network.state_dict()[name], value), name
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
+    photos: PhotoSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = _recipe(steps=20, feature_cache=False)
+    whole = train(recipe, photos, tmp_path / "whole")
+    folder = tmp_path / "broken"
+    train(recipe, photos, folder, stop_after=12)
+    good = (folder / "state.pt").read_bytes()
+
+    def poisoned(*arguments: Any) -> dict[str, torch.Tensor]:
+        terms = loss_terms(*arguments)
+        return {**terms, "total": terms["total"] * float("inf")}
+
+    monkeypatch.setattr(training, "loss_terms", poisoned)
+    with pytest.raises(
+        FloatingPointError, match=r"step 12: .*total inf.*last good state.*init-from"
+    ):
+        train(recipe, photos, folder)
+    assert (folder / "state.pt").read_bytes() == good
+    monkeypatch.undo()
+    _same_weights(whole, train(recipe, photos, folder))
+
+
+def test_weights_that_are_not_finite_are_never_saved(photos: PhotoSet, tmp_path: Path) -> None:
+    # The first step throws the weights beyond all bounds.
+    recipe = _recipe(steps=5, learning_rate=1e30, warm_up_steps=0)
+    with pytest.raises(FloatingPointError, match=r"not finite.*lower the learning_rate"):
+        train(recipe, photos, tmp_path)
+    assert not (tmp_path / "state.pt").exists()
+    run = start_run(_recipe(), photos)
+    with torch.no_grad():
+        run.model.last_layer[0, 0, 0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="left as it was"):
+        _save(run, tmp_path / "state.pt")
+    assert not (tmp_path / "state.pt").exists()
+
+
+def test_start_from_a_checkpoint_with_a_fresh_optimiser(photos: PhotoSet, tmp_path: Path) -> None:
+    recipe = _recipe(steps=50, batch_size=8, feature_cache=False)
+    first = train(recipe, photos, tmp_path / "first")
+    file = tmp_path / "codec.safetensors"
+    geometry = write_checkpoint(file, recipe, first.model, {}, photos.digest)
+    again = train(recipe, photos, tmp_path / "again", init_from=file, stop_after=1)
+    entry = _log(tmp_path / "again")[0]
+    assert "fresh optimiser" in entry["event"]
+    assert entry["codec_id"] == geometry.codec_id
+    assert entry["tensors_fresh"] == entry["tensors_unused"] == []
+    assert entry["codebooks"] == "taken"
+    # No phase without quantiser, and no start from noise.
+    assert again.history[0]["quantization"] > 0
+    assert again.history[0]["l1"] < 0.8 * first.history[0]["l1"]
+    for name, value in first.model.state_dict().items():
+        if ".standardize." in name:
+            assert torch.equal(again.model.state_dict()[name], value)
+    # Resuming needs no second look at the checkpoint, and ends at the same place.
+    file.unlink()
+    resumed = train(recipe, photos, tmp_path / "again", init_from=file, stop_after=5)
+    write_checkpoint(file, recipe, first.model, {}, photos.digest)
+    _same_weights(train(recipe, photos, tmp_path / "whole", init_from=file, stop_after=5), resumed)
+
+
+def test_what_a_checkpoint_does_not_have_starts_anew_and_is_named(
+    photos: PhotoSet, tmp_path: Path
+) -> None:
+    train(_recipe(steps=12), photos, tmp_path / "first")
+    gated = _recipe(
+        {
+            "film": "gated",
+            "quantizer": {"segment_length": 4, "codewords": 32, "decay": 0.95},
+        },
+        steps=12,
+    )
+    state = tmp_path / "first" / "state.pt"
+    run = train(gated, photos, tmp_path / "gated", init_from=state, stop_after=2)
+    entry = _log(tmp_path / "gated")[0]
+    assert "layers.0.film.match.weight" in entry["tensors_fresh"]
+    assert "quantizers.0.codebook" in entry["tensors_fresh"]
+    assert "decoder.head.refine.2.weight" not in entry["tensors_fresh"]
+    assert entry["codebooks"] == "start anew"
+    assert run.history[0]["quantization"] == 0
+    other = {"weights": torch.zeros(3)}
+    torch.save({"average": other}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="no tensor of it fits"):
+        train(gated, photos, tmp_path / "none", init_from=tmp_path / "other.pt")
+
+
+def test_start_from_the_shipped_codec(tmp_path: Path) -> None:
+    pictures = [np.asarray(load_photo(name, 160)).transpose(2, 0, 1) for name in photo_names()[:3]]
+    few = PhotoSet(torch.from_numpy(np.stack(pictures)), (("What is it?",),) * 3, "0" * 64)
+    recipe = read_recipe(Path("embedded"))
+    short = {"steps": 1, "batch_size": 2, "validation_photos": 1, "validate_every": 1}
+    changed = recipe.model_copy(update={"training": recipe.training.model_copy(update=short)})
+    train(changed, few, tmp_path, init_from=EMBEDDED_CHECKPOINT)
+    start, first = _log(tmp_path)
+    assert start["codec_id"] == read_metadata(EMBEDDED_CHECKPOINT)["codec_id"]
+    assert start["tensors_fresh"] == start["tensors_unused"] == []
+    # Trained weights from the first step on: the untrained codec is at about 12 dB.
+    assert first["l1"] < 0.06
+    assert first["validation_psnr_db"] > 22
+
+
+@pytest.mark.parametrize("film", ["none", "cross_attention"])
+def test_random_towers_are_trained_with_the_codec(
+    photos: PhotoSet, tmp_path: Path, film: str
+) -> None:
+    data = read_recipe(Path("tiny")).codec.backbone.model_dump() | {"trainable": True}
+    recipe = _recipe({"film": film, "backbone": data}, steps=15, feature_cache=False)
+    before = start_run(recipe, photos).model.state_dict()
+    run = train(recipe, photos, tmp_path / "run")
+    towers = ["image_tower."] + (["text_tower."] if film != "none" else [])
+    assert any(name.startswith("text_tower.") for name in before) == (film != "none")
+    for tower in towers:
+        assert any(
+            not torch.equal(value, before[name])
+            for name, value in run.model.state_dict().items()
+            if name.startswith(tower)
+        )
+    file = tmp_path / "codec.safetensors"
+    write_checkpoint(file, recipe, run.model, {}, photos.digest, intent_judge="someone")
+    loaded, _, metadata = read_checkpoint(file)
+    assert metadata["intent_judge"] == "someone"
+    pictures = photos.pictures[:2].float() / 255
+    with torch.inference_mode():
+        one, other = (m.eval().backbone.image_features(pictures)[3] for m in (run.model, loaded))
+    torch.testing.assert_close(one, other, atol=0.05, rtol=0.05)
 
 
 def test_towers_and_standardisation_do_not_move(photos: PhotoSet, tmp_path: Path) -> None:
@@ -117,6 +374,19 @@ def test_learning_rate_rises_then_follows_a_cosine() -> None:
     assert rates[-1] == pytest.approx(config.learning_rate / 100)
 
 
+@pytest.mark.parametrize("form", ["pooled", "tokens", "none"])
+def test_kept_text_is_that_of_the_tower(photos: PhotoSet, form: TextForm) -> None:
+    backbone = start_run(_recipe(), photos).model.backbone
+    kept = TowerFeatures(backbone, photos, keep=True, text_form=form)
+    fresh = TowerFeatures(backbone, photos, keep=False, text_form=form)
+    for queries in (["What is it?", "Is this a cat, or a dog?"], ["cat", "What is it?", "cat"]):
+        found, expected = kept.text(queries), fresh.text(queries)
+        assert torch.equal(found.mask, expected.mask)
+        torch.testing.assert_close(
+            found.vectors[found.mask], expected.vectors[expected.mask], atol=1e-6, rtol=1e-5
+        )
+
+
 def test_kept_features_are_those_of_the_tower(photos: PhotoSet) -> None:
     backbone = start_run(_recipe(), photos).model.backbone
     kept = TowerFeatures(backbone, photos, keep=True)
@@ -166,3 +436,16 @@ def test_command_writes_a_loadable_checkpoint(tmp_path: Path) -> None:
     _, geometry, metadata = read_checkpoint(tmp_path / "run" / "codec.safetensors")
     assert geometry.image_size == 32
     assert json.loads(metadata["metrics"])["steps"] == 40
+    assert {"validation_psnr_db", "usage", "perplexity"} <= json.loads(metadata["metrics"]).keys()
+    assert "intent_judge" not in metadata
+
+
+def test_a_mistake_on_the_command_line_is_one_line(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    output = ["--output", str(tmp_path / "run")]
+    try:
+        with pytest.raises(SystemExit, match=r"^train: .*absent\.jsonl"):
+            main(["tiny", "--data", str(tmp_path / "absent.jsonl"), *output])
+    finally:
+        torch.set_num_threads(before)
+        torch.set_float32_matmul_precision("highest")

@@ -22,6 +22,7 @@ from blocks.modem.preamble_alignment import (
     WORD_SHIFTS,
     Alignment,
     align,
+    normalise,
     pn_score,
 )
 from blocks.modem.pulse import (
@@ -29,7 +30,6 @@ from blocks.modem.pulse import (
     derotate,
     filter_real,
     matched_filter_bank,
-    remove_mean,
     sample_symbols,
 )
 from blocks.modem.word_correlation import (
@@ -110,13 +110,12 @@ def search(samples: NDArray[np.complex64]) -> list[Candidate]:
     """
     found = correlate(samples)
     peaks = find_peaks(found, SEARCH_THRESHOLD, _PEAK_REACH, _PLATEAU_LAG, _PLATEAU_SHARE)
+    if peaks.size == 0:
+        return []
+    positions = (peaks + FILTER_HALF_TAPS).tolist()
+    cfos = (found.phase(peaks) / (2 * np.pi * wf.WORD_SYMBOLS)).tolist()
     return [
-        Candidate(
-            position=int(n) + FILTER_HALF_TAPS,
-            cfo=found.phase(n) / (2 * np.pi * wf.WORD_SYMBOLS),
-            score=found.score(n),
-        )
-        for n in peaks
+        Candidate(*one) for one in zip(positions, cfos, found.score(peaks).tolist(), strict=True)
     ]
 
 
@@ -134,7 +133,7 @@ def confirm(samples: NDArray[np.complex64], candidate: Candidate) -> Acquisition
         raise ValueError(
             f"candidate at {candidate.position} lacks context in {samples.size} samples"
         )
-    stretch = _without_level(samples[low:high])
+    stretch = normalise(samples[low:high])
     middle = CONFIRM_MARGIN_SAMPLES - (BANK_MARGIN_SAMPLES - 1)
     best, best_cfo, best_pn_score = Alignment(0.0, 0.0, middle, 0.0), 0.0, 0.0
     for cfo in _unaliased(candidate.cfo):
@@ -148,13 +147,6 @@ def confirm(samples: NDArray[np.complex64], candidate: Candidate) -> Acquisition
     position = float(CONFIRM_MARGIN_SAMPLES + best.position - middle)
     start, cfo = refine(stretch, position, best_cfo)
     return Acquisition(low + start, cfo, best.score)
-
-
-def _without_level(samples: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """The samples without their mean and with a largest part of 1, so that no power of them overflows."""
-    centred = remove_mean(samples)
-    largest = np.abs(centred.view(np.float32)).max()
-    return centred / largest if largest > 0 else centred
 
 
 def _unaliased(cfo: float) -> list[float]:

@@ -72,6 +72,12 @@ def align(filtered: NDArray[np.complex64], middle: int) -> Alignment | None:
     return found if found.strength > 0 else None
 
 
+def normalise(samples: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    """The samples without their mean and with a largest part of 1, so that no power of them overflows."""
+    out: NDArray[np.complex64] = _normalise(np.ascontiguousarray(samples).view(np.float32))
+    return out
+
+
 def pn_score(filtered: NDArray[np.complex64], alignment: Alignment) -> float:
     """Squared normalised correlation of the PN part alone at an alignment, 0..1."""
     known = wf.preamble()[-wf.PN_SYMBOLS :]
@@ -92,6 +98,27 @@ def _turns() -> NDArray[np.complex64]:
 
 # Reordering the sums lets the compiler use vector instructions; the values are finite by contract.
 _FAST = {"reassoc", "contract", "nsz"}
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def _normalise(pairs):  # type: ignore[no-untyped-def]
+    real = 0.0
+    imaginary = 0.0
+    for n in range(0, pairs.size, 2):
+        real += pairs[n]
+        imaginary += pairs[n + 1]
+    real /= pairs.size // 2
+    imaginary /= pairs.size // 2
+    largest = 0.0
+    for n in range(0, pairs.size, 2):
+        largest = max(largest, abs(pairs[n] - real), abs(pairs[n + 1] - imaginary))
+    out = np.zeros(pairs.size // 2, np.complex64)
+    if largest > 0.0:
+        for n in range(out.size):
+            out[n] = complex(
+                (pairs[2 * n] - real) / largest, (pairs[2 * n + 1] - imaginary) / largest
+            )
+    return out
 
 
 @njit(nogil=True, cache=True)

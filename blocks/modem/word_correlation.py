@@ -18,8 +18,6 @@ The stages, for samples x at 2 per symbol:
 
 from __future__ import annotations
 
-import cmath
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -81,19 +79,21 @@ class Repetition(NamedTuple):
     power: NDArray[np.float32]
     energy: NDArray[np.float32]
 
-    def score(self, position: int) -> float:
-        """0..1: 1 is a noiseless preamble without carrier offset; 0 where there is silence.
+    def score(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
+        """0..1, ``float64 [k]``: 1 is a noiseless preamble without carrier offset; 0 where there is silence.
 
         The score does not say where a preamble starts: a window that holds silence and half of the words
         scores as well as one that holds them all. The strength, :func:`find_peaks`, does.
         """
-        energy = float(self.energy[position])
-        return _SCALE * math.sqrt(self.power[position]) / energy if energy > 0 else 0.0
+        energy = self.energy[positions].astype(np.float64)
+        correlation = _SCALE * np.sqrt(self.power[positions], dtype=np.float64)
+        return np.divide(correlation, energy, out=np.zeros_like(energy), where=energy > 0)
 
-    def phase(self, position: int) -> float:
-        """Angle from one word to the next, in radians."""
-        one, two = (complex(*pair) for pair in self.sums[:, position].reshape(2, 2))
-        return cmath.phase(one if abs(one) >= abs(two) else two)
+    def phase(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Angle from one word to the next in radians, ``float64 [k]``."""
+        sums = self.sums[:, positions].astype(np.float64)
+        both = sums[0::2] + 1j * sums[1::2]
+        return np.angle(np.where(np.abs(both[0]) >= np.abs(both[1]), both[0], both[1]))
 
 
 def correlate(samples: NDArray[np.complex64]) -> Repetition:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from semantic.demo_photos import load_photo
+from semantic.intent_judge import intent_loss
 from semantic.judge import JudgeError, LlavaJudge, SelfCheck, load_judge
 from semantic.judges.nanollava import IMAGE_TOKEN, remap_names
 from semantic.torchvision_operators import declare_missing_operators
@@ -136,7 +137,7 @@ def test_hidden_states_are_those_of_the_image_tokens(judge: LlavaJudge) -> None:
 def test_a_gradient_reaches_the_picture_through_the_vision_tower(judge: LlavaJudge) -> None:
     sources = pictures(2)
     received = pictures(2, seed=1).requires_grad_()
-    loss = judge.relevance_loss(sources, received, ["is this a cat", "yes"])
+    loss = intent_loss(judge, sources, received, ["is this a cat", "yes"])
     loss.backward()
     assert received.grad is not None
     # Every picture, every colour, and not only one patch.
@@ -145,8 +146,8 @@ def test_a_gradient_reaches_the_picture_through_the_vision_tower(judge: LlavaJud
     # It is the right one: a step against it lowers the loss by what it promises.
     step = 1e-3 * received.grad / received.grad.norm()
     with torch.no_grad():
-        lower = judge.relevance_loss(sources, received - step, ["is this a cat", "yes"])
-        higher = judge.relevance_loss(sources, received + step, ["is this a cat", "yes"])
+        lower = intent_loss(judge, sources, received - step, ["is this a cat", "yes"])
+        higher = intent_loss(judge, sources, received + step, ["is this a cat", "yes"])
     slope = float(higher - lower) / 2e-3
     assert slope == pytest.approx(float(received.grad.norm()), rel=0.05)
     assert not any(parameter.grad is not None for parameter in judge._model.parameters())
@@ -154,15 +155,15 @@ def test_a_gradient_reaches_the_picture_through_the_vision_tower(judge: LlavaJud
 
 def test_a_gradient_reaches_a_decoder(judge: LlavaJudge) -> None:
     decoder = torch.nn.Conv2d(3, 3, 3, padding=1)
-    judge.relevance_loss(pictures(1), decoder(pictures(1)), ["is this a cat"]).backward()
+    intent_loss(judge, pictures(1), decoder(pictures(1)), ["is this a cat"]).backward()
     assert decoder.weight.grad is not None
     assert bool((decoder.weight.grad.abs() > 0).all())
 
 
 def test_loss_depends_on_the_question(judge: LlavaJudge) -> None:
     sources, received = pictures(1), pictures(1, seed=1)
-    first = judge.relevance_loss(sources, received, ["is this a cat"])
-    second = judge.relevance_loss(sources, received, ["the answer or a dog"])
+    first = intent_loss(judge, sources, received, ["is this a cat"])
+    second = intent_loss(judge, sources, received, ["the answer or a dog"])
     assert float((first - second).abs()) > 1e-4 * float(first)
 
 
@@ -172,10 +173,10 @@ def test_loss_by_its_definition(judge: LlavaJudge) -> None:
     a = judge.hidden_states(sources, queries).double().numpy()
     b = judge.hidden_states(received, queries).double().numpy()
     cosine = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
-    assert float(judge.relevance_loss(sources, received, queries)) == pytest.approx(
+    assert float(intent_loss(judge, sources, received, queries)) == pytest.approx(
         float((1 - cosine).mean()), abs=1e-5
     )
-    assert float(judge.relevance_loss(sources, sources, queries)) == pytest.approx(0, abs=1e-5)
+    assert float(intent_loss(judge, sources, sources, queries)) == pytest.approx(0, abs=1e-5)
 
 
 def test_the_judge_stays_frozen(judge: LlavaJudge) -> None:
@@ -475,7 +476,7 @@ def test_nanollava_answers_in_chatml_and_passes_gradients(tmp_path: Path) -> Non
     assert judge.answer([photo], ["is this a cat"])[0].text == first.text
     assert 0 < second.confidence < 1
     received = pictures(1, seed=1).requires_grad_()
-    judge.relevance_loss(pictures(1), received, ["is this a cat"]).backward()
+    intent_loss(judge, pictures(1), received, ["is this a cat"]).backward()
     assert received.grad is not None
     assert float((received.grad.abs().sum(dim=1) > 0).float().mean()) > 0.9
 

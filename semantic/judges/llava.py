@@ -84,25 +84,7 @@ class LlavaJudge:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())
         return digest.hexdigest()
 
-    # eq. (11) ------------------------------------------------------------------------------------
-
-    def relevance_loss(
-        self, pictures: Tensor, reconstructed: Tensor, queries: Sequence[str]
-    ) -> Tensor:
-        """User-intent relevance loss, eq. (11): mean over image tokens and batch of 1 - cosine.
-
-        Args:
-            pictures: sources, float ``[B, 3, h, w]``, 0..1.
-            reconstructed: float ``[B, 3, h, w]``; gradients reach it.
-            queries: B questions.
-
-        Returns:
-            Scalar, 0 for identical pictures, 2 at most.
-        """
-        with torch.no_grad():
-            wanted = self.hidden_states(pictures, queries)
-        found = self.hidden_states(reconstructed, queries)
-        return (1 - functional.cosine_similarity(found.float(), wanted.float(), dim=-1)).mean()
+    # for eq. (11) --------------------------------------------------------------------------------
 
     def hidden_states(self, pictures: Tensor, queries: Sequence[str]) -> Tensor:
         """Last hidden states of the language model at the image tokens.

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from blocks.modem import waveform as wf
 from blocks.modem.burst import Burst, assemble
+from blocks.modem.burst_finder import SEARCH_BLOCK_SAMPLES
 from blocks.modem.error_rates import MAX_CLOCK_PPM, PHASE_NOISE
 from blocks.modem.header import BurstHeader
 from blocks.modem.pulse import derotate, shape
@@ -168,7 +169,7 @@ def detect(conditions: DetectionConditions, trial: int) -> Detections:
         cfo=float(generator.uniform(-1, 1)) * wf.MAX_CFO_SYMBOL_RATES,
         sro_ppm=float(generator.uniform(-1, 1)) * MAX_CLOCK_PPM,
         # Anywhere in a block of the search.
-        delay=float(generator.uniform(0, 4 * 8192)),
+        delay=float(generator.uniform(0, SEARCH_BLOCK_SAMPLES * AIR_SAMPLES_PER_SYMBOL / _SPS)),
         phase=float(generator.uniform()),
         phase_noise=PHASE_NOISE,
         dc=10 ** (dc_db / 20) * complex(np.exp(2j * np.pi * generator.uniform())),

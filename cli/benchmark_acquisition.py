@@ -28,17 +28,18 @@ def acquisition(
     noise_samples: Annotated[
         int, typer.Option(min=0, help="Samples without bursts of every kind, at least.")
     ] = 10_000_000,
+    inputs: Annotated[str, typer.Option(help="Kinds of input without bursts, or all.")] = "all",
     seed: common.Seed = 0,
     jobs: common.Jobs = 1,
     json_file: common.JsonFile = None,
 ) -> None:
     """Measure how often bursts and their headers are missed, and false alarms where there is none."""
-    grid, lines = common.parse_grid(snr_db), parse_dc(dc_db)
+    grid, lines, kinds = common.parse_grid(snr_db), parse_dc(dc_db), parse_inputs(inputs)
     common.check_files(json_file)
 
     started = time.monotonic()
     detection = [_detect(snr, dc, trials, seed, jobs) for snr in grid for dc in lines if trials]
-    false_alarms = _listen(noise_samples, seed, jobs) if noise_samples else []
+    false_alarms = [_listen(kind, noise_samples, seed, jobs) for kind in kinds if noise_samples]
     if detection:
         common.print_table(_detection_table(detection))
     if false_alarms:
@@ -48,6 +49,7 @@ def acquisition(
         "trials": trials,
         "dc_db": dc_db,
         "noise_samples": noise_samples,
+        "inputs": kinds,
         "seed": seed,
     }
     common.write_json(
@@ -84,6 +86,25 @@ def parse_dc(text: str) -> list[float | None]:
     return found
 
 
+def parse_inputs(text: str) -> list[str]:
+    """``noise,tones`` or ``all`` as a list.
+
+    Raises:
+        typer.BadParameter: no such kind of input.
+    """
+    from benchmarks.acquisition import INPUTS
+
+    if text == "all":
+        return list(INPUTS)
+    kinds = [part.strip() for part in text.split(",")]
+    for kind in kinds:
+        if kind not in INPUTS:
+            raise typer.BadParameter(
+                f"{kind!r}: expected all or some of {', '.join(INPUTS)}", param_hint="--inputs"
+            )
+    return kinds
+
+
 def _detect(
     snr_db: float, dc_db: float | None, trials: int, seed: int, jobs: int
 ) -> dict[str, Any]:
@@ -98,18 +119,15 @@ def _detect(
     return {"snr_db": snr_db, "dc_db": dc_db, **total.to_json()}
 
 
-def _listen(samples: int, seed: int, jobs: int) -> list[dict[str, Any]]:
-    from benchmarks.acquisition import INPUTS, FalseAlarms, run_false_alarms
+def _listen(kind: str, samples: int, seed: int, jobs: int) -> dict[str, Any]:
+    from benchmarks.acquisition import FalseAlarms, run_false_alarms
 
-    found = []
-    for kind in INPUTS:
-        total = FalseAlarms()
-        with _show_progress(kind, samples) as show:
-            for counts in run_false_alarms(kind, samples, seed, jobs):
-                total += counts
-                show(total.samples, f"{total.preambles} preambles, {total.headers} headers")
-        found.append({"input": kind, **total.to_json()})
-    return found
+    total = FalseAlarms()
+    with _show_progress(kind, samples) as show:
+        for counts in run_false_alarms(kind, samples, seed, jobs):
+            total += counts
+            show(total.samples, f"{total.preambles} preambles, {total.headers} headers")
+    return {"input": kind, **total.to_json()}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import acquisition as bench
-from cli.benchmark_acquisition import parse_dc
+from cli.benchmark_acquisition import parse_dc, parse_inputs
 from cli.main import app
 
 
@@ -23,6 +23,13 @@ def test_dc_lines() -> None:
 def test_dc_lines_that_are_none(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="expected none or a number"):
         parse_dc(text)
+
+
+def test_inputs() -> None:
+    assert parse_inputs("all") == list(bench.INPUTS)
+    assert parse_inputs("noise, pulsed noise") == ["noise", "pulsed noise"]
+    with pytest.raises(typer.BadParameter, match="expected all or some of noise"):
+        parse_inputs("noise,music")
 
 
 @pytest.mark.parametrize(
@@ -84,9 +91,13 @@ def test_false_alarms_in_the_file(tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     result = CliRunner().invoke(
         app,
-        ["benchmark", "acquisition", "--trials", "0", "--noise-samples", "1", "--json", str(file)],
+        [
+            *("benchmark", "acquisition", "--trials", "0", "--noise-samples", "1"),
+            *("--inputs", "noise,words", "--json", str(file)),
+        ],
     )
     assert result.exit_code == 0, result.output
     rows = json.loads(file.read_text())["false_alarms"]
-    assert [row["input"] for row in rows] == list(bench.INPUTS)
+    assert [row["input"] for row in rows] == ["noise", "words"]
     assert all(row["samples"] >= 1 and row["headers"] == 0 for row in rows)
+    assert all(row["msym_per_s"] >= row["slowest_msym_per_s"] > 0 for row in rows)

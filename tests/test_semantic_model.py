@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from semantic.checkpoint import read_checkpoint, write_checkpoint
-from semantic.codec_config import CodecConfig, FilmMode, TrainingConfig, read_recipe
+from semantic.codec_config import CodecConfig, FilmMode, Recipe, TrainingConfig, read_recipe
 from semantic.decoder import PictureDecoder, decoder_sides
+from semantic.discriminator import Adversary
 from semantic.index_channel import draw_damage, layer_geometry
 from semantic.index_frame import FrameGeometry, IndexFrame
-from semantic.losses import loss_terms
+from semantic.intent_judge import intent_loss, load_intent_judge
+from semantic.losses import add_adversarial, loss_terms
 from semantic.model import CodecModel, IndexDamage
 
 
@@ -178,6 +180,40 @@ def test_trained_towers_come_back_from_the_checkpoint(tmp_path: Path) -> None:
             atol=0.02,
             rtol=0.02,
         )
+
+
+@pytest.mark.slow
+def test_the_papers_codec_takes_a_step_with_all_its_terms() -> None:
+    """ViT-B/16 in full, with random weights and the embedded judge: structure, no quality."""
+    data = read_recipe(Path("paper_vitb16")).model_dump()
+    data["codec"]["backbone"] |= {"weights_file": None, "weights_sha256": None}
+    data["training"]["intent"] |= {"judge": "tower", "path": None}
+    recipe = Recipe.model_validate(data)
+    torch.manual_seed(0)
+    model = CodecModel(recipe.codec).train()
+    assert recipe.training.intent is not None
+    assert recipe.training.adversarial is not None
+    judge = load_intent_judge(recipe.training.intent, recipe.codec.image_size)
+    adversary = Adversary(recipe.training.adversarial, 0, torch.device("cpu"))
+    pictures, queries = (
+        torch.rand(2, 3, 224, 224),
+        ["Is there a horse?", "Are my kids on the farm?"],
+    )
+    result = model(model.backbone.image_features(pictures), model.query_features(queries))
+    assert [tuple(layer.shape) for layer in result.indices] == [(2, 196, 16)] * 4
+    assert result.pictures.shape == pictures.shape
+    intent = intent_loss(judge, pictures, result.pictures, queries)
+    config = recipe.training
+    terms = loss_terms(pictures, result.pictures, result.quantization_loss, config, intent)
+    terms = add_adversarial(terms, result.pictures, model.last_layer, adversary, config)
+    assert {"l1", "quantization", "intent", "adversarial"} <= terms.keys()
+    terms["total"].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(torch.isfinite(parameter.grad).all()), name
+    assert all(p.grad is None for p in model.backbone.parameters())
+    learnt = adversary.learn(pictures, result.pictures, 1.0)
+    assert np.isfinite(learnt["discriminator"])
 
 
 def test_erased_indices_pass_no_gradient_to_the_encoder(model: CodecModel) -> None:

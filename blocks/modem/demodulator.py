@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from blocks.modem import ldpc_decoder
 from blocks.modem import waveform as wf
 from blocks.modem.acquisition import Acquisition
 from blocks.modem.crc import check_crc24b
@@ -19,7 +20,6 @@ from blocks.modem.equaliser import (
 )
 from blocks.modem.header import BurstHeader, decode_header, header_symbols
 from blocks.modem.ldpc_code import get_code
-from blocks.modem.ldpc_decoder import decode
 from blocks.modem.llr_calibration import failed_block_factor
 from blocks.modem.psk import demap_8psk
 from blocks.modem.pulse import (
@@ -291,18 +291,20 @@ def decode_blocks(
     plan = header.plan
     code = get_code(plan.info_bits, plan.coded_bits)
     llrs = demap_8psk(symbols, noise_variance).reshape(header.blocks, plan.coded_bits)
-    blocks = []
-    for offset in range(header.blocks):
-        number = header.first_block + offset
+    numbers = range(header.first_block, header.first_block + header.blocks)
+    for block_llrs, number in zip(llrs, numbers, strict=True):
         seed = wf.payload_scrambling_seed(number, header.redundancy_version)
-        signs = 1.0 - 2.0 * gold_sequence(seed, plan.coded_bits).astype(np.float32)
-        result = decode(
-            code,
-            llrs[offset] * signs,
-            max_iterations=max_iterations,
-            redundancy_version=header.redundancy_version,
-            bits_per_symbol=wf.BITS_PER_SYMBOL,
-        )
+        block_llrs *= 1.0 - 2.0 * gold_sequence(seed, plan.coded_bits).astype(np.float32)
+    decoded = ldpc_decoder.decode_blocks(
+        code,
+        llrs,
+        max_iterations=max_iterations,
+        redundancy_version=header.redundancy_version,
+        bits_per_symbol=wf.BITS_PER_SYMBOL,
+    )
+    blocks = []
+    for offset, number in enumerate(numbers):
+        result = decoded.block(offset)
         # All zeros pass any CRC, and are what the decoder says where it has heard nothing.
         ok = check_crc24b(result.bits) and (result.parity_ok or bool(result.bits.any()))
         factor = 1.0 if ok else failed_block_factor(result.posterior_llrs, plan.mcs)

@@ -87,6 +87,15 @@ class BatchDecodeResult:
     iterations: NDArray[np.int32]  # [n]
     posterior_llrs: FloatArray  # [n, K]
 
+    def block(self, index: int) -> DecodeResult:
+        """One of the blocks."""
+        return DecodeResult(
+            bits=self.bits[index],
+            parity_ok=bool(self.parity_ok[index]),
+            iterations=int(self.iterations[index]),
+            posterior_llrs=self.posterior_llrs[index],
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
@@ -393,9 +402,4 @@ def decode(
     if llrs.ndim != 1:
         raise LdpcError(f"expected LLRs float32 [{code.coded_bits}], got {list(llrs.shape)}")
     batch = decode_blocks(code, llrs[None], max_iterations, redundancy_version, bits_per_symbol)
-    return DecodeResult(
-        bits=batch.bits[0],
-        parity_ok=bool(batch.parity_ok[0]),
-        iterations=int(batch.iterations[0]),
-        posterior_llrs=batch.posterior_llrs[0],
-    )
+    return batch.block(0)

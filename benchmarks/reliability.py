@@ -87,6 +87,10 @@ def best_weights(
     Returns:
         ``float64 [n]`` weights of least cross-entropy.
     """
+
+    def unknown(weights: NDArray[np.float64]) -> float:
+        return float(np.logaddexp(0.0, -(features @ weights)[:, None] * margins).mean())
+
     weights = np.linalg.lstsq(features, np.ones(len(features)), rcond=None)[0]
     for _ in range(20):
         factors = features @ weights
@@ -94,11 +98,13 @@ def best_weights(
         wrong = 1 / (1 + np.exp(scaled))
         slope = (wrong * margins).mean(axis=1)
         curvature = (wrong * (1 - wrong) * margins.astype(np.float64) ** 2).mean(axis=1)
-        gradient = features.T @ slope
         hessian = features.T @ (features * curvature[:, None])
-        step = np.linalg.solve(hessian, gradient)
+        step = np.linalg.solve(hessian, features.T @ slope)
+        # Far from the minimum a full step may overshoot.
+        while unknown(weights + step) > unknown(weights) and np.abs(step).max() > 1e-6:
+            step = step / 2
         weights = weights + step
-        if np.abs(step).max() < 1e-6:
+        if np.abs(step).max() < 1e-4:
             break
     return weights
 

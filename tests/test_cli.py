@@ -112,6 +112,8 @@ def test_wrong_usage_with_json_leaves_standard_output_empty(uoisc: RunCommand) -
         (["decode", str(VECTORS), "-o", "p.png"], "not an index frame"),
         (["decode", ".", "-o", "p.png"], "directory"),
         (["benchmark", "ldpc", "--vectors", "none.npz"], "none.npz"),
+        (["benchmark", "ldpc", "--point", "8448,1/2"], "expected K,RATE,SNR_DB"),
+        (["benchmark", "ldpc", "--point", "9000,1/2,4"], "at most 8448 information bits"),
         (["tx", "-p", "usrp", "--set", "radio.device_args=type=b200,serial=NONE"], "no USRP for"),
         (["rx", "-p", "usrp", "--set", "radio.device_args=addr=127.0.0.1"], "no USRP for"),
         (["tx", "-p", "soapy", "--set", "radio.driver=nosuch"], "no SoapySDR device for"),
@@ -200,6 +202,28 @@ def test_benchmark_ldpc_notices_a_wrong_vector(uoisc: RunCommand, tmp_path: Path
     assert report["all_ok"] is False
     failed = [case["name"] for case in report["cases"] if not case["encode_ok"]]
     assert failed == [name.removesuffix("_coded")]
+
+
+def test_benchmark_ldpc_measures(uoisc: RunCommand) -> None:
+    counts = ["--errors", "5", "--max-blocks", "100", "--latency-blocks", "4"]
+    peers = ["--reference-blocks", "10", "--peer-blocks", "3"]
+    result = uoisc("benchmark", "ldpc", "--point", "120,1/4,0.5", *counts, *peers, "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert set(report) == {"machine", "results", "ratios", "latency"}
+    assert set(report["results"][0]) == {
+        "decoder", "mcs", "rate", "info_bits", "coded_bits", "snr_db",
+        "snr_above_normal_approximation_db", "max_iterations", "mean_iterations", "seed", "blocks",
+        "block_errors", "per", "information_bits", "cores", "cpu_s", "wall_s", "mbps_cpu", "mbps_wall",
+    }  # fmt: skip
+    ours, *others = report["results"]
+    assert ours["mcs"] == 1
+    assert ours["information_bits"] == 120 * ours["blocks"]
+    assert ours["block_errors"] >= 5 or ours["blocks"] == 100
+    assert [row["blocks"] for row in others] == [10, 10, 3]
+    assert [row["peer"] for row in report["ratios"]] == [row["decoder"] for row in others]
+    assert [row["blocks"] for row in report["latency"]] == [4, 4]
+    assert all(0 < row["p50_ms"] <= row["p95_ms"] for row in report["latency"])
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_close_to_belief_propagation() -> None:
 
 
 # Es/N0 in dB at which the error rate was measured as about 1e-2 over some 60 block errors
-# (python -m benchmarks.ldpc_speed); a loss of 0.1 dB multiplies it by more than three.
+# (uoisc benchmark ldpc); a loss of 0.1 dB multiplies it by more than three.
 REFERENCE_POINTS = [
     (3840, 19200, -1.69, 200), (8448, 25344, 1.07, 150), (8448, 16896, 3.90, 200),
     (8448, 9504, 10.57, 300), (1056, 2112, 4.30, 600),

@@ -92,6 +92,7 @@ class BurstReceiver(gr.sync_block):
         self._find_worker = WorkerThread("BurstReceiver.find", self._find)
         self._decode_worker = WorkerThread("BurstReceiver.decode", self._decode)
         self._failure: BaseException | None = None
+        self._ended = False
         self._end_key = pmt.intern(END_TAG)
 
     @property
@@ -102,6 +103,7 @@ class BurstReceiver(gr.sync_block):
     def start(self) -> bool:
         """Called by the scheduler: start the workers."""
         self._failure = None
+        self._ended = False
         self._ring.reopen()
         self._decode_worker.start()
         self._find_worker.start()
@@ -109,6 +111,7 @@ class BurstReceiver(gr.sync_block):
 
     def stop(self) -> bool:
         """Called by the scheduler: let the workers finish what they hold and end."""
+        self._ring.end()
         # In this order: the finder tells the decoder when it is done.
         self._find_worker.stop()
         self._decode_worker.stop()
@@ -128,13 +131,14 @@ class BurstReceiver(gr.sync_block):
         else:
             taken = self._ring.write(samples, timeout_s=_WAIT_S)
         if end is not None and taken == samples.size:
+            self._ended = True
             self._ring.end()
             return len(inputs[0])
         return taken
 
     def _end_of_stream(self, count: int) -> int | None:
         """Place of the end mark among the next ``count`` samples, None where there is none."""
-        if self._ring.ended:
+        if self._ended:
             return 0
         first = self.nitems_read(0)
         tags = self.get_tags_in_range(0, first, first + count, self._end_key)
@@ -155,8 +159,6 @@ class BurstReceiver(gr.sync_block):
 
     def _find_until_the_end(self) -> None:
         while self._failure is None:
-            # Asked before the ring is: what was written before the stop is still read.
-            stopping = self._find_worker.stopping.is_set()
             piece = self._ring.read(_PIECE_SAMPLES, timeout_s=_WAIT_S)
             if isinstance(piece, Gap):
                 self._end_stretch(overflow=True, skipped=piece.samples)
@@ -164,7 +166,7 @@ class BurstReceiver(gr.sync_block):
                 self.statistics.samples += piece.size
                 for found in self._finder.push(piece):
                     self._jobs.put(_Job(found, self._stretch_start))
-            elif stopping or self._ring.finished:
+            elif self._ring.finished:
                 self._end_stretch(overflow=False, skipped=0)
                 return
 
@@ -188,7 +190,7 @@ class BurstReceiver(gr.sync_block):
             while self._jobs.get() is not None:
                 pass
             raise
-        if self._failure is None and self._ring.ended:
+        if self._failure is None and self._ended:
             self.message_port_pub(PORT_BURSTS, END_MESSAGE)
 
     def _report(self, received: ReceivedBurst, stretch_start: int) -> None:

@@ -37,11 +37,6 @@ class SampleRing:
         self._changed = threading.Condition()
 
     @property
-    def ended(self) -> bool:
-        """True once the writer has said that nothing follows."""
-        return self._ended
-
-    @property
     def finished(self) -> bool:
         """True once nothing follows and everything has been read."""
         with self._changed:

@@ -8,6 +8,7 @@ from cli.benchmark_acquisition import acquisition
 from cli.benchmark_codec import codec
 from cli.benchmark_fading import fading
 from cli.benchmark_ldpc import ldpc
+from cli.benchmark_modem import modem
 from cli.benchmark_per import per
 from cli.benchmark_reliability import reliability
 from cli.benchmark_sensitivity import sensitivity
@@ -20,6 +21,7 @@ def register(app: typer.Typer) -> None:
     group.command("codec")(codec)
     group.command("fading")(fading)
     group.command("ldpc")(ldpc)
+    group.command("modem")(modem)
     group.command("per")(per)
     group.command("reliability")(reliability)
     group.command("sensitivity")(sensitivity)

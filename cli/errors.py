@@ -14,6 +14,8 @@ import traceback
 # By name, so that saying "unknown profile" does not first load torch.
 USER_ERRORS = frozenset(
     {
+        "benchmarks.latency.LatencyError",
+        "benchmarks.modem.BenchmarkError",
         "benchmarks.photos.PhotosError",
         "blocks.modem.ldpc_code.LdpcError",
         "blocks.modem.ldpc_vectors.VectorFileError",

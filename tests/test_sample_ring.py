@@ -101,7 +101,6 @@ def test_end() -> None:
     ring = SampleRing(4)
     ring.write(counting(0, 2), 0)
     ring.end()
-    assert ring.ended
     assert not finished(ring)
     ring.read(9, 0)
     assert finished(ring)
@@ -155,7 +154,6 @@ def test_writing_goes_on_after_an_end() -> None:
     ring.write(counting(0, 2), 0)
     ring.end()
     ring.reopen()
-    assert not ring.ended
     ring.write(counting(2, 1), 0)
     assert np.array_equal(read(ring, 9), counting(0, 3))
     assert not finished(ring)

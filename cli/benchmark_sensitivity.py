@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -79,16 +80,17 @@ def _table(lines: list[Sensitivity]) -> Table:
 
 def draw_sensitivity(lines: list[Sensitivity]) -> Figure:
     """Code rate over Es/N0: the limits as lines, what was measured as points."""
-    from blocks.modem.error_rates import bicm_limit_snr_db, shannon_limit_snr_db
+    from blocks.modem.psk import BITS_PER_SYMBOL, bicm_capacity_8psk
     from cli.figures import new_figure
 
     figure = new_figure(8, 5)
     axes = figure.subplots()
-    rates = [0.15 + 0.01 * step for step in range(78)]
-    axes.plot(
-        [shannon_limit_snr_db(r) for r in rates], rates, color="0.6", ls="-.", label="Shannon"
-    )
-    axes.plot([bicm_limit_snr_db(r) for r in rates], rates, color="0.3", label="8-PSK BICM limit")
+    grid = [-5 + 0.25 * step for step in range(68)]
+    shannon = [math.log2(1 + 10 ** (snr_db / 10)) / BITS_PER_SYMBOL for snr_db in grid]
+    interleaved = [bicm_capacity_8psk(snr_db) / BITS_PER_SYMBOL for snr_db in grid]
+    axes.plot(grid, shannon, color="0.6", ls="-.", label="Shannon limit")
+    axes.plot(grid, interleaved, color="0.3", label="8-PSK BICM limit")
+    axes.set_ylim(0.1, 1)
     values = [line.to_json() for line in lines]
     rate = [value["rate"] for value in values]
     theory = [line.theory_db for line in lines]

@@ -90,8 +90,9 @@ class CodeBlock:
 class BurstMeasurement:
     """What the known symbols of one burst say about its way.
 
-    ``snr_db`` is Es/N0; ``cfo`` in cycles per symbol; ``level`` the amplitude of one symbol;
-    ``sample_rate_offset_ppm`` positive where the transmitter's clock is slow.
+    ``snr_db`` is Es/N0, behind the equaliser where echoes were undone; ``cfo`` in cycles per symbol;
+    ``level`` the amplitude of one symbol; ``sample_rate_offset_ppm`` positive where the transmitter's
+    clock is slow.
     """
 
     snr_db: float

@@ -208,7 +208,7 @@ def measure_receiver(
     Raises:
         BenchmarkError: bursts or code blocks are missing.
     """
-    # Same samples, same decisions: the scheduler changes nothing about what is decoded.
+    # Of the same recording through a filter of its own: block errors may differ by one, iterations hardly.
     expected = receive(recording.samples, max_iterations)
     results: list[Result] = []
 

@@ -19,6 +19,7 @@ from gnuradio import gr
 
 from blocks.burst_messages import END_MESSAGE, from_pdu
 from blocks.frame_assembler import AssembledFrame, FrameAssembler
+from blocks.worker_thread import WorkerThread
 from blocks.zmq_messages import (
     TOPIC_PICTURE,
     TOPIC_STATISTICS,
@@ -35,6 +36,9 @@ _LOG = logging.getLogger(__name__)
 PORT_BURSTS = pmt.intern("bursts")
 _TIMER_S = 0.05
 _PICTURES_KEPT = 64
+# Bursts in GNU Radio's queue before this block above which no decoder is waited for any more: that
+# queue would grow to 8192 bursts, half a gigabyte, and then drop bursts that nobody counts.
+_MAX_BURSTS_WAITING = 16
 
 
 class IndexSink(gr.basic_block):
@@ -52,7 +56,8 @@ class IndexSink(gr.basic_block):
             waits for the next picture or the end of the stream, which is what a simulation needs, whose
             time is not the clock's.
         high_water_mark: messages that the sockets queue.
-        send_timeout_ms: how long a picture waits for a decoder before it is dropped and counted.
+        send_timeout_ms: how long a picture waits for a decoder before it is dropped and counted; it does
+            not wait where many bursts wait behind it.
 
     Raises:
         AddressError: an address is in use.
@@ -80,8 +85,7 @@ class IndexSink(gr.basic_block):
         self._timeout_s = frame_timeout_s
         self._last_burst_s = 0.0
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._timer: threading.Thread | None = None
+        self._timer = WorkerThread("IndexSink", self._run_timer)
         self._context = zmq.Context[zmq.Socket[bytes]]()
         limits = SocketLimits(high_water_mark, send_timeout_ms)
         self._push = open_socket(self._context, zmq.PUSH, bind=pictures_address, limits=limits)
@@ -96,18 +100,13 @@ class IndexSink(gr.basic_block):
 
     def start(self) -> bool:
         """Called by the scheduler: start the timer, where pictures may time out."""
-        self._stopping.clear()
         if self._timeout_s is not None:
-            self._timer = threading.Thread(target=self._run_timer, name="IndexSink", daemon=True)
             self._timer.start()
         return True
 
     def stop(self) -> bool:
         """Called by the scheduler: stop the timer. An incomplete picture stays until the next start."""
-        self._stopping.set()
-        if self._timer is not None:
-            self._timer.join()
-            self._timer = None
+        self._timer.stop()
         return True
 
     def close(self) -> None:
@@ -140,7 +139,7 @@ class IndexSink(gr.basic_block):
 
     def _run_timer(self) -> None:
         assert self._timeout_s is not None
-        while not self._stopping.wait(_TIMER_S):
+        while not self._timer.stopping.wait(_TIMER_S):
             with self._lock:
                 silent_s = time.monotonic() - self._last_burst_s
                 if self._assembler.waiting and silent_s > self._timeout_s:
@@ -151,9 +150,11 @@ class IndexSink(gr.basic_block):
             self.pictures.append(picture)
             if picture.frame is None:
                 continue
+            patient = self.nmsgs(PORT_BURSTS) <= _MAX_BURSTS_WAITING
             try:
                 self._push.send_multipart(
-                    self._push_writer.pack_frame(TOPIC_PICTURE, picture.frame)
+                    self._push_writer.pack_frame(TOPIC_PICTURE, picture.frame),
+                    flags=0 if patient else zmq.NOBLOCK,
                 )
             except zmq.Again:
                 self.pictures_dropped += 1

@@ -13,7 +13,7 @@ import zmq
 from gnuradio import gr
 
 from blocks.burst_messages import END_MESSAGE, to_pdu
-from blocks.index_sink import IndexSink
+from blocks.index_sink import PORT_BURSTS, IndexSink
 from blocks.modem.burst import build_bursts
 from blocks.modem.demodulator import CodeBlock
 from blocks.modem.header import BurstHeader
@@ -223,6 +223,20 @@ def test_nobody_takes_the_picture() -> None:
         for header, blocks in received(random_frame(2)):
             bench.burst(header, blocks)
         assert bench.picture().frame_id == 2
+    finally:
+        bench.close()
+
+
+def test_bursts_do_not_pile_up_while_nobody_takes_pictures() -> None:
+    """150 pictures, each of which may wait 0.2 s: all but the first and the last few are dropped at once."""
+    bench = Bench(decoder=False, send_timeout_ms=200)
+    try:
+        for frame_id in range(150):
+            for header, blocks in received(random_frame(frame_id)):
+                bench.burst(header, blocks)
+        wait_until(lambda: bench.sink.nmsgs(PORT_BURSTS) <= 16, "the queue to shrink")
+        assert bench.sink.pictures_dropped >= 140
+        assert bench.statistics.fates[Fate.QUEUE_FULL] >= 3 * 140
     finally:
         bench.close()
 

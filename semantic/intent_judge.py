@@ -107,19 +107,23 @@ class TowerIntentJudge(nn.Module):
         self.register_buffer("classifier_bias", bias)
         from open_clip import IMAGENET_CLASSNAMES
 
-        names = list(IMAGENET_CLASSNAMES)
-        with torch.no_grad():
-            vectors = [
-                self._backbone.text_features(names[start : start + _NAMES_AT_ONCE])
-                for start in range(0, len(names), _NAMES_AT_ONCE)
-            ]
-        self.register_buffer("name_vectors", torch.cat(vectors))
+        self.register_buffer("name_vectors", self._embed(list(IMAGENET_CLASSNAMES)))
         self._class_weights: dict[str, Tensor] = {}
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> TowerIntentJudge:
         """A judge does not learn: evaluation mode always."""
         return super().train(False)
+
+    @torch.no_grad()
+    def _embed(self, texts: list[str]) -> Tensor:
+        """Sentence vectors, float32 ``[N, width]``; in batches of like lengths, for padding costs time."""
+        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+        found = torch.empty(len(texts), self._backbone.text_width)
+        for start in range(0, len(texts), _NAMES_AT_ONCE):
+            places = order[start : start + _NAMES_AT_ONCE]
+            found[places] = self._backbone.text_features([texts[place] for place in places])
+        return found
 
     def hidden_states(self, pictures: Tensor, queries: Sequence[str]) -> Tensor:
         """See :meth:`IntentJudge.hidden_states`: ``[B, (side/16)^2, 593]``."""

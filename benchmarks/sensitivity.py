@@ -12,7 +12,7 @@ energy of pilots, the same for A and B, is not counted: Es/N0 is that of a symbo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,21 @@ class Crossing:
     error_db: float
     errors: int
     points: list[Point]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary."""
+        return {
+            "snr_db": self.snr_db,
+            "standard_error_db": self.error_db,
+            "errors": self.errors,
+            "points": [point.to_json() for point in self.points],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Crossing:
+        """What :meth:`to_json` wrote."""
+        points = [Point.from_json(point) for point in values["points"]]
+        return cls(values["snr_db"], values["standard_error_db"], values["errors"], points)
 
 
 @dataclass(frozen=True)
@@ -74,13 +89,30 @@ class Sensitivity:
             "code_loss_db": self.code_loss_db,
         }
         for name, crossing in (("ideal", self.ideal), ("full", self.full)):
-            values[name] = crossing and {
-                "snr_db": crossing.snr_db,
-                "standard_error_db": crossing.error_db,
-                "errors": crossing.errors,
-                "points": [point.to_json() for point in crossing.points],
-            }
+            values[name] = crossing and crossing.to_json()
         return values
+
+
+def merge(documents: Iterable[Mapping[str, Any]]) -> list[Sensitivity]:
+    """Lines that the command wrote to files, one file with curve A and another with curve B for instance.
+
+    Raises:
+        ValueError: a curve that two files hold.
+    """
+    found: dict[tuple[int, str], Crossing] = {}
+    theory: dict[int, float] = {}
+    for values in (line for document in documents for line in document["sensitivity"]):
+        mcs = values["mcs"]
+        theory[mcs] = values["normal_approximation_snr_db"]
+        for sync in ("ideal", "full"):
+            if values[sync] and (mcs, sync) in found:
+                raise ValueError(f"mcs {mcs} {sync} is there twice")
+            if values[sync]:
+                found[mcs, sync] = Crossing.from_json(values[sync])
+    return [
+        Sensitivity(mcs, theory[mcs], found.get((mcs, "ideal")), found.get((mcs, "full")))
+        for mcs in sorted(theory)
+    ]
 
 
 def measure_sensitivity(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from cli import benchmark_common as common
+from cli.benchmark_per import draw_curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
     from benchmarks.sensitivity import Crossing, Sensitivity
+    from blocks.modem.error_rates import Point
 
 
 def sensitivity(
@@ -21,32 +27,50 @@ def sensitivity(
     errors: common.Errors = 100,
     seed: common.Seed = 0,
     jobs: common.Jobs = 1,
+    stored: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from", help="Show what --json wrote instead of measuring; may be repeated."
+        ),
+    ] = None,
     json_file: common.JsonFile = None,
     plot: common.PlotFile = None,
+    curves: Annotated[
+        Path | None, typer.Option(help="Draw all measured points over Es/N0 here (PNG).")
+    ] = None,
 ) -> None:
     """Es/N0 at block error rate 1e-2: A the receiver, B perfect synchronisation, C theory."""
     rates, syncs = common.parse_mcs(mcs), common.parse_sync(sync)
-    common.check_files(json_file, plot)
+    common.check_files(json_file, plot, curves)
 
-    from benchmarks.sensitivity import measure_sensitivity
+    from benchmarks.sensitivity import measure_sensitivity, merge
     from benchmarks.sweep import processes
 
     started = time.monotonic()
-    with processes(jobs) as run, common.show_counts() as show:
-        lines = [measure_sensitivity(rate, syncs, errors, seed, run, show) for rate in rates]
+    if stored:
+        lines = merge(json.loads(file.read_text("utf-8")) for file in stored)
+    else:
+        with processes(jobs) as run, common.show_counts() as show:
+            lines = [measure_sensitivity(rate, syncs, errors, seed, run, show) for rate in rates]
     common.print_table(_table(lines))
     arguments = {"mcs": mcs, "sync": sync, "errors": errors, "seed": seed}
     common.write_json(
         json_file,
         {
             "command": "uoisc benchmark sensitivity",
-            "arguments": arguments,
+            "arguments": {"from": [str(file) for file in stored]} if stored else arguments,
             "seconds": round(time.monotonic() - started),
             "jobs": jobs,
             "sensitivity": [line.to_json() for line in lines],
         },
     )
     common.write_plot(plot, lambda: draw_sensitivity(lines))
+    common.write_plot(curves, lambda: draw_curves(_points(lines)))
+
+
+def _points(lines: list[Sensitivity]) -> list[Point]:
+    crossings = [crossing for line in lines for crossing in (line.full, line.ideal) if crossing]
+    return [point for crossing in crossings for point in crossing.points]
 
 
 def _table(lines: list[Sensitivity]) -> Table:

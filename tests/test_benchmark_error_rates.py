@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from benchmarks.fading import SEQUENCES, AwgnCurve, FadingPoint, measure_awgn_curve, measure_fading
-from benchmarks.sensitivity import find_crossing
+from benchmarks.sensitivity import find_crossing, measure_sensitivity, merge
 from benchmarks.sweep import measure, processes
 from blocks.modem.error_rates import Conditions, Point, Tally, run_trials
 from blocks.modem.fading import FlatFading
@@ -54,6 +54,24 @@ def test_crossing_is_found_on_a_known_curve() -> None:
     assert found.points[-1].per < 1e-2 <= found.points[-2].per
     with pytest.raises(ValueError, match="already below"):
         find_crossing(4, "ideal", theory + 1, 100, 0, by_theory, quiet)
+
+
+def test_curves_from_two_files_make_one_table() -> None:
+    plan, _ = Conditions(4, 0.0).frame
+    theory = normal_approximation_snr_db(plan.info_bits, plan.coded_bits)
+    whole = measure_sensitivity(4, ["full", "ideal"], 100, 0, by_theory, quiet)
+    halves = [
+        measure_sensitivity(4, [sync], 100, 0, by_theory, quiet)  # type: ignore[list-item]
+        for sync in ("full", "ideal")
+    ]
+    files = [{"sensitivity": [json.loads(json.dumps(half.to_json()))]} for half in halves]
+    (merged,) = merge(files)
+    assert merged.to_json() == whole.to_json()
+    assert whole.sync_loss_db == 0
+    assert whole.code_loss_db == pytest.approx(0.4, abs=0.015)
+    assert whole.theory_db == theory
+    with pytest.raises(ValueError, match="twice"):
+        merge([files[0], files[0]])
 
 
 def step_curve(threshold_db: float) -> AwgnCurve:

@@ -124,9 +124,14 @@ def test_reference_points(info_bits: int, coded_bits: int, snr_db: float, blocks
     assert block_errors(decode_blocks(code, worse, bits_per_symbol=3), info) > 0.1 * blocks
 
 
-def test_batch_equals_single_blocks() -> None:
-    code = get_code(700, 1401)
-    llrs = received(encode(code, random_info(code, 5, 8), 0, 3), 4.0, 9)
+@pytest.mark.parametrize(
+    ("info_bits", "coded_bits", "snr_db"), [(700, 1401, 4.0), (3840, 19200, -1.5), (60, 240, 2.0)]
+)
+def test_batch_equals_single_blocks(info_bits: int, coded_bits: int, snr_db: float) -> None:
+    """Nothing of a block is left behind for the next one, whether it decoded or not."""
+    code = get_code(info_bits, coded_bits)
+    llrs = received(encode(code, random_info(code, 5, 8), 0, 3), snr_db, 9)
+    llrs[2] = np.random.default_rng(10).standard_normal(coded_bits)
     together = decode_blocks(code, llrs, 15, bits_per_symbol=3)
     for i in range(5):
         alone = decode(code, llrs[i], 15, bits_per_symbol=3)

@@ -45,7 +45,7 @@ _KNEE_SHIFT = 8
 def _box_plus(a: Lanes, b: Lanes) -> Lanes:
     """min(a, b) + log(1 + exp(-(a + b))) - log(1 + exp(-|a - b|)), rounded to steps.
 
-    The difference of two squares is a product; (knee - x) << 7 still fits 16 bits.
+    The difference of the two squares is taken as a product of sum and difference.
     """
     knee = a.constant(_KNEE)
     of_sum = knee.subtract_to_zero(a + b)

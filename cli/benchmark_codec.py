@@ -46,13 +46,16 @@ def codec(
     rows = read_photos(data, questions, asked, limit)
 
     from benchmarks.codec import benchmark_codec
+    from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_metadata
     from semantic.codec import load_codec
-    from semantic.judge import load_judge
+    from semantic.judge import load_judge, refuse_same_judge
 
     console = make_console()
     with console.status("loading the codec and the judge") as status:
         loaded = load_codec(checkpoint, device)
         judging = load_judge(judge, str(loaded.device))
+        trained_with = read_metadata(checkpoint or EMBEDDED_CHECKPOINT).get("intent_judge")
+        refuse_same_judge(judging, trained_with)
         report = benchmark_codec(
             loaded,
             judging,

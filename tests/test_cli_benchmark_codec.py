@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import RunCommand
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from benchmarks.codec import CodecReport, CodewordUse, benchmark_codec
 from benchmarks.judge_temperature import imagenet_ids, labelled_gain, object_gain, read_labelled
@@ -20,6 +22,7 @@ from benchmarks.photos import (
     spread_evenly,
 )
 from cli.benchmark_codec import print_report
+from semantic.checkpoint import EMBEDDED_CHECKPOINT
 from semantic.codec import Codec, load_codec
 from semantic.demo_photos import describe_photo, load_photo, photo_names, photo_path
 from semantic.index_frame import FrameGeometry, IndexFrame, LayerGeometry
@@ -182,6 +185,23 @@ def test_command_prints_one_json_object(uoisc: RunCommand, tmp_path: Path) -> No
     assert values["judge"] == "recognition"
     assert values["jpeg2000"].keys() < values.keys()
     assert math.isfinite(values["psnr_db"])
+
+
+@pytest.mark.slow
+def test_the_judge_of_the_training_may_not_score(
+    uoisc: RunCommand, judge: RecognitionJudge, tmp_path: Path
+) -> None:
+    with safe_open(EMBEDDED_CHECKPOINT, framework="pt") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        metadata = {**opened.metadata(), "intent_judge": judge.identity}
+    save_file(tensors, tmp_path / "pleasing.safetensors", metadata)
+    save_photos(tmp_path / "data", ["chelsea"])
+    result = uoisc(
+        *("benchmark", "codec", "--data", tmp_path / "data"),
+        *("--checkpoint", tmp_path / "pleasing.safetensors"),
+    )
+    assert result.returncode == 1
+    assert "trained to please this very judge" in result.stderr
 
 
 @pytest.mark.parametrize(

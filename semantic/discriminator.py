@@ -47,8 +47,9 @@ class PatchDiscriminator(nn.Module):
         self.body = nn.Sequential(*layers)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Logits; pictures are float, nominally 0..1."""
-        logits: Tensor = self.body(2 * pictures - 1)
+        """Logits; pictures are float, 0..1, and clipped to that."""
+        # Clipped, as a receiver shows them: the decoder could otherwise win with colours beyond white.
+        logits: Tensor = self.body(2 * pictures.clamp(0, 1) - 1)
         return logits
 
 

@@ -71,6 +71,12 @@ def test_discriminator_looks_at_patches_of_46_pixels() -> None:
     assert seen.any(0).sum() == seen.any(1).sum() == 46
 
 
+def test_discriminator_sees_what_a_receiver_shows() -> None:
+    network = PatchDiscriminator(8).eval()
+    picture = 3 * torch.randn(1, 3, 32, 32)
+    assert torch.equal(network(picture), network(picture.clamp(0, 1)))
+
+
 def test_spectral_norm_bounds_every_layer() -> None:
     network = PatchDiscriminator(8)
     network.train()

@@ -139,6 +139,25 @@ def test_short_bursts_wait_for_one_search_block_at_most() -> None:
     assert min(waits) < 300
 
 
+def test_no_iterations_hand_on_what_was_received() -> None:
+    """Without decoding everything before it is the same, and no block claims to be right."""
+    samples, _ = on_air(bursts_of(random_bits(3000, 21), mcs=4))
+    air = IMPAIRED.receive(samples, np.random.default_rng(21))
+    receiver = StreamReceiver(max_iterations=0)
+    (raw,) = receiver.push(air) + receiver.flush()
+    (decoded,) = run(air)
+    assert (raw.outcome, raw.start, raw.header) == (
+        Outcome.DEMODULATED,
+        decoded.start,
+        decoded.header,
+    )
+    assert raw.burst is not None
+    assert decoded.burst is not None
+    assert np.array_equal(raw.burst.constellation, decoded.burst.constellation)
+    assert [(block.ok, block.iterations) for block in raw.burst.blocks] == [(False, 0)]
+    assert decoded.burst.blocks[0].ok
+
+
 @pytest.mark.parametrize("mcs", range(10))
 def test_every_code_rate_at_high_snr(mcs: int) -> None:
     bits = random_bits(20_000, mcs)

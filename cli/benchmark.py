@@ -10,6 +10,7 @@ from cli.benchmark_fading import fading
 from cli.benchmark_ldpc import ldpc
 from cli.benchmark_modem import modem
 from cli.benchmark_per import per
+from cli.benchmark_relevance import relevance
 from cli.benchmark_reliability import reliability
 from cli.benchmark_sensitivity import sensitivity
 
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
     group.command("ldpc")(ldpc)
     group.command("modem")(modem)
     group.command("per")(per)
+    group.command("relevance")(relevance)
     group.command("reliability")(reliability)
     group.command("sensitivity")(sensitivity)
     app.add_typer(group, name="benchmark")

@@ -1,0 +1,377 @@
+"""Where in a photo is what the query asks about: relevance maps on a token grid.
+
+No training and no boxes: class activation maps of the packaged image tower (its ImageNet classifier,
+read cell by cell) meet the query in the text tower's space.
+
+1. The photo, enlarged to ``side`` pixels, passes the image tower with its last stride taken out (the
+   depthwise filters behind it are dilated instead): cells of 16 pixels instead of 32.
+2. The classifier at each cell gives 1000 logits. Class c counts by
+   ``softmax_c(similarity(query, name and definition of c) / temperature)``.
+3. Two readings are added, each scaled to its usual spread over a photo: the weighted logits (they cover
+   an object) and the weighted probabilities (they tell it from its neighbours).
+4. Relevance spreads over cells with like features nearby (a random walk), so that it covers the object
+   and not only its most telling part.
+
+ImageNet has no class ``person``: what people wear stands for them (:data:`WORN`). What else ImageNet lacks
+is looked for in the nearest classes by name, which may be far off ("fork" finds forklifts).
+
+>>> mapper = load_relevance(towers)                                         # doctest: +SKIP
+>>> mapper(pictures, ["Is there a dog?"], grid=20)                          # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from semantic.backbone import Backbone, WeightsError, load_backbone, read_classifier
+from semantic.codec_config import PackagedTowers, TextTowerConfig, read_recipe
+
+CLASS_TEXTS_FILE = Path(__file__).parent / "checkpoints" / "relevance_classes.safetensors"
+
+_REMAKE = "python -m semantic.relevance"
+
+# Mean of every map. With a map m the weights m / MEAN_RELEVANCE average to one.
+MEAN_RELEVANCE = 0.3
+
+# Chosen on the even half of coco128's photos; benchmarks/relevance.py reports the other half apart.
+_SIDE = 320
+_TEMPERATURE = 0.05
+_PROBABILITY_SHARPNESS = 0.5  # of the logits, before their softmax over classes
+_AFFINITY_TEMPERATURE = 0.2  # of the cosine between two cells' features
+_REACH = 0.2  # standard deviation of one step of the walk, in sides of the photo
+_STEPS = 3
+_CONTRAST = 2.0  # slope from standard deviations to the map's logistic
+# Least spread over a photo to which a reading is scaled: three quarters of coco128's objects exceed it,
+# a blank picture stays well below, and its map flat.
+_LOGIT_SPREAD = 0.35
+_PROBABILITY_SPREAD = 0.0003
+
+# Classes that are hardly ever photographed without somebody inside, by open_clip's names.
+WORN = (
+    "T-shirt",
+    "sweatshirt",
+    "suit",
+    "jeans",
+    "cardigan",
+    "trench coat",
+    "lab coat",
+    "academic gown",
+    "gown",
+    "miniskirt",
+    "bikini",
+    "one-piece bathing suit",
+    "swim trunks / shorts",
+    "baseball player",
+    "bridegroom",
+    "scuba diver",
+    "hair wig",
+    "sunglasses",
+    "cowboy hat",
+    "sombrero",
+    "crash helmet",
+    "balaclava ski mask",
+    "football helmet",
+    "military uniform",
+    "kimono",
+    "poncho",
+    "fur coat",
+    "apron",
+    "bow tie",
+    "Windsor tie",
+    "bra",
+    "volleyball",
+    "basketball",
+    "rugby ball",
+)
+
+
+@dataclass(frozen=True)
+class ClassTexts:
+    """Texts that stand for ImageNet classes; a class may have several.
+
+    Args:
+        vectors: one unit vector per text, float32 ``[T, text_width]``.
+        classes: whose text it is, int64 ``[T]``, 0..999.
+    """
+
+    vectors: Tensor
+    classes: Tensor
+
+
+class RelevanceMapper(nn.Module):
+    """Photos and queries -> relevance maps. Frozen.
+
+    Args:
+        backbone: the packaged towers.
+        trunk: the image tower again with cells of 16 pixels; its tensors are the backbone's own.
+        classifier: weight float32 ``[1000, channels]`` and bias ``[1000]``.
+        texts: what the classes are called.
+        side: pixels to which photos are scaled.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    text_vectors: Tensor
+    text_classes: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        trunk: nn.Module,
+        classifier: tuple[Tensor, Tensor],
+        texts: ClassTexts,
+        side: int = _SIDE,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.trunk = trunk.eval().requires_grad_(False)
+        self.side = side
+        weight, bias = classifier
+        # Relative to the mean class: what lifts all classes alike says nothing about any.
+        self.register_buffer("weight", weight - weight.mean(0), persistent=False)
+        self.register_buffer("bias", bias - bias.mean(), persistent=False)
+        self.register_buffer("text_vectors", texts.vectors, persistent=False)
+        self.register_buffer("text_classes", texts.classes, persistent=False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> RelevanceMapper:
+        """Stay in evaluation mode: nothing here learns."""
+        return super().train(False)
+
+    @torch.inference_mode()
+    def forward(self, pictures: Tensor, queries: Sequence[str], grid: int) -> Tensor:
+        """Relevance of every token to its picture's query.
+
+        Args:
+            pictures: float32 ``[B, 3, h, h]``, 0..1.
+            queries: one per picture.
+            grid: side of the token grid.
+
+        Returns:
+            float32 ``[B, grid, grid]``, 0..1, each map with mean :data:`MEAN_RELEVANCE`.
+
+        Raises:
+            ValueError: not one query per picture.
+        """
+        if len(queries) != len(pictures):
+            raise ValueError(f"{len(pictures)} pictures, {len(queries)} queries")
+        return self.maps(self.cells(pictures), self.class_weights(queries), grid)
+
+    @torch.inference_mode()
+    def class_weights(self, queries: Sequence[str]) -> Tensor:
+        """How much each class counts: float32 ``[B, 1000]``, rows that sum to one."""
+        similarity = self.backbone.text_features(list(queries)) @ self.text_vectors.T
+        shares = (similarity / _TEMPERATURE).softmax(-1)
+        weights = shares.new_zeros(len(shares), len(self.weight))
+        return weights.index_add_(1, self.text_classes, shares)
+
+    @torch.inference_mode()
+    def cells(self, pictures: Tensor) -> Tensor:
+        """Last map of the image tower, float32 ``[B, side/16, side/16, channels]``.
+
+        Independent of the query: several questions about one photo need it once.
+        """
+        scaled = functional.interpolate(
+            pictures.to(self.weight.device),
+            size=(self.side, self.side),
+            mode="bicubic",
+            align_corners=False,
+        )
+        found: Tensor = self.trunk((scaled - self.backbone.mean) / self.backbone.std)
+        return found.permute(0, 2, 3, 1)
+
+    @torch.inference_mode()
+    def maps(self, cells: Tensor, class_weights: Tensor, grid: int) -> Tensor:
+        """Maps from :meth:`cells` and :meth:`class_weights`, as :meth:`forward` returns them."""
+        evidence = self.evidence(cells, class_weights)
+        on_grid = functional.interpolate(
+            evidence[:, None],
+            size=(grid, grid),
+            mode="bilinear",
+            align_corners=False,
+            antialias=True,
+        )[:, 0]
+        return fixed_mean(on_grid)
+
+    def evidence(self, cells: Tensor, class_weights: Tensor) -> Tensor:
+        """Steps 2 to 4 of the module's text, zero mean: float32 ``[B, side/16, side/16]``."""
+        flat = cells.flatten(1, 2)
+        logits = functional.linear(flat, self.weight, self.bias)
+        probabilities = (logits * _PROBABILITY_SHARPNESS).softmax(-1)
+        readings = torch.stack(
+            [
+                torch.einsum("bnc,bc->bn", values, class_weights)
+                for values in (logits, probabilities)
+            ],
+            dim=-1,
+        )
+        walk = affinity(flat - flat.mean(1, keepdim=True), cells.shape[1])
+        for _ in range(_STEPS):
+            readings = walk @ readings
+        readings = readings - readings.mean(1, keepdim=True)
+        usual = readings.new_tensor([_LOGIT_SPREAD, _PROBABILITY_SPREAD])
+        scaled = readings / torch.maximum(readings.std(1, keepdim=True), usual)
+        return scaled.sum(-1).unflatten(1, cells.shape[1:3])
+
+
+def affinity(features: Tensor, grid: int) -> Tensor:
+    """Transition probabilities of the random walk between cells.
+
+    ``P_ij ~ exp(cos(f_i, f_j) / temperature - |x_i - x_j|^2 / (2 reach^2))``, rows sum to one.
+
+    Args:
+        features: float ``[B, grid*grid, channels]``, zero mean: else all cosines are near one.
+        grid: cells per side.
+
+    Returns:
+        float ``[B, grid*grid, grid*grid]``.
+    """
+    units = functional.normalize(features, dim=-1)
+    places = torch.arange(grid, device=features.device, dtype=features.dtype) / grid
+    points = torch.cartesian_prod(places, places)
+    squared = torch.cdist(points, points).square()
+    similarity = units @ units.transpose(1, 2)
+    return (similarity / _AFFINITY_TEMPERATURE - squared / (2 * _REACH**2)).softmax(-1)
+
+
+def fixed_mean(evidence: Tensor, mean: float = MEAN_RELEVANCE) -> Tensor:
+    """Monotone map of evidence to 0..1 with a given mean: ``sigmoid(contrast * evidence - offset)``.
+
+    The offset is found by bisection, for each map its own. No evidence anywhere gives ``mean`` anywhere.
+
+    Args:
+        evidence: float ``[B, h, w]``.
+        mean: 0..1, exclusive.
+
+    Returns:
+        float ``[B, h, w]``.
+    """
+    steep = _CONTRAST * evidence.double()
+    around = torch.logit(torch.tensor(mean, dtype=torch.float64)).item()
+    low = steep.amin((1, 2), keepdim=True) - around
+    high = steep.amax((1, 2), keepdim=True) - around
+    for _ in range(50):
+        offset = (low + high) / 2
+        too_large = (steep - offset).sigmoid().mean((1, 2), keepdim=True) > mean
+        low, high = torch.where(too_large, offset, low), torch.where(too_large, high, offset)
+    return (steep - (low + high) / 2).sigmoid().to(evidence.dtype)
+
+
+def load_relevance(
+    towers: PackagedTowers, backbone: Backbone | None = None, side: int = _SIDE
+) -> RelevanceMapper:
+    """Build the mapper.
+
+    Args:
+        towers: the packaged towers of a codec.
+        backbone: those towers where they are loaded already; None loads them.
+        side: pixels to which photos are scaled, a multiple of 32. More sees smaller things and costs
+            with its square.
+
+    Raises:
+        ValueError: towers that are not the pretrained ones, or a side that is no multiple of 32.
+        WeightsError: a package or file that is missing, damaged or another version.
+    """
+    if towers.trainable:
+        raise ValueError("relevance needs the pretrained image tower, not a trainable one")
+    if side < 32 or side % 32:
+        raise ValueError(f"side {side}: expected a multiple of 32")
+    if backbone is None:
+        backbone = load_backbone(towers, [4], 160)
+    texts = read_class_texts(CLASS_TEXTS_FILE, towers.text_tower)
+    return RelevanceMapper(
+        backbone,
+        _fine_trunk(backbone, towers.image_tower.timm_model),
+        read_classifier(towers.image_tower),
+        texts,
+        side,
+    )
+
+
+def _fine_trunk(backbone: Backbone, timm_model: str) -> nn.Module:
+    """The image tower with stride 16 instead of 32, on the same tensors."""
+    import timm
+
+    trunk: nn.Module = timm.create_model(
+        timm_model, pretrained=False, num_classes=0, global_pool="", output_stride=16
+    )
+    trunk.load_state_dict(backbone.towers.visual.trunk.state_dict(), assign=True)
+    return trunk
+
+
+def class_texts(backbone: Backbone, numbers: Sequence[int] = range(1000)) -> ClassTexts:
+    """Text vectors of ImageNet classes, and of persons who wear some of them.
+
+    A class's vector lies between its name (open_clip's wording) and its WordNet definition (timm's list).
+
+    Args:
+        backbone: towers with the text tower that will hear the queries.
+        numbers: of these classes.
+    """
+    from open_clip import IMAGENET_CLASSNAMES
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    definitions = [info.index_to_description(number, detailed=True) for number in numbers]
+    worn = [number for number in numbers if IMAGENET_CLASSNAMES[number] in WORN]
+    persons = [f"a person, man or woman in {IMAGENET_CLASSNAMES[number]}" for number in worn]
+    # One by one: a batch is padded to its longest text, which changes the last bits of the others.
+    names, defined, wearing = (
+        torch.cat(
+            [backbone.text_features([text]) for text in texts] or [backbone.mean.new_empty(0)]
+        )
+        for texts in ([IMAGENET_CLASSNAMES[n] for n in numbers], definitions, persons)
+    )
+    between = functional.normalize(names + defined, dim=-1)
+    return ClassTexts(
+        torch.cat([between, wearing]) if worn else between, torch.tensor([*numbers, *worn])
+    )
+
+
+def write_class_texts(texts: ClassTexts, tower: TextTowerConfig, file: Path) -> None:
+    """Write text vectors (half precision) with the digest of the tower that made them."""
+    tensors = {"vectors": texts.vectors.half().contiguous(), "classes": texts.classes.short()}
+    save_file(tensors, file, metadata={"text_tower": _digest(tower)})
+
+
+def read_class_texts(file: Path, tower: TextTowerConfig) -> ClassTexts:
+    """Read what :func:`write_class_texts` wrote.
+
+    Raises:
+        WeightsError: a file that is missing, damaged or of another text tower.
+    """
+    try:
+        with safe_open(file, framework="pt") as stored:
+            made_by = (stored.metadata() or {}).get("text_tower")
+            vectors, classes = (stored.get_tensor(name) for name in ("vectors", "classes"))
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{file}: {error}; restore it with `{_REMAKE}`") from None
+    if made_by != _digest(tower):
+        raise WeightsError(f"{file}: made with another text tower; run `{_REMAKE}`")
+    return ClassTexts(functional.normalize(vectors.float(), dim=-1), classes.long())
+
+
+def _digest(tower: TextTowerConfig) -> str:
+    return hashlib.sha256("".join(sorted(tower.sha256.values())).encode()).hexdigest()
+
+
+def main() -> None:
+    """Make the file of class texts again (``python -m semantic.relevance``): about a minute."""
+    towers = read_recipe(Path("embedded")).codec.backbone
+    assert isinstance(towers, PackagedTowers)
+    torch.set_num_threads(1)  # short texts: more threads only wait for each other
+    texts = class_texts(load_backbone(towers, [4], 160))
+    write_class_texts(texts, towers.text_tower, CLASS_TEXTS_FILE)
+
+
+if __name__ == "__main__":
+    main()

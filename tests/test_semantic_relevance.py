@@ -1,0 +1,282 @@
+"""Relevance maps: what they promise, and that they follow the question."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.named_objects import NamedRegion, apart, askable, read_named_regions
+from benchmarks.photos import PhotosError
+from benchmarks.relevance import Share, covered, figures, mass
+from semantic.backbone import WeightsError
+from semantic.codec import picture_to_tensor
+from semantic.codec_config import PackagedTowers, read_recipe
+from semantic.demo_photos import load_photo
+from semantic.relevance import (
+    CLASS_TEXTS_FILE,
+    MEAN_RELEVANCE,
+    WORN,
+    RelevanceMapper,
+    affinity,
+    class_texts,
+    fixed_mean,
+    load_relevance,
+    read_class_texts,
+)
+
+
+def _towers() -> PackagedTowers:
+    towers = read_recipe(Path("embedded")).codec.backbone
+    assert isinstance(towers, PackagedTowers)
+    return towers
+
+
+@pytest.fixture(scope="module")
+def mapper() -> RelevanceMapper:
+    return load_relevance(_towers())
+
+
+@pytest.fixture(scope="module")
+def photos() -> dict[str, Tensor]:
+    """The project's demo photos as the codec sees them."""
+    return {
+        name: picture_to_tensor(load_photo(name, 160))
+        for name in ("chelsea", "astronaut", "flower")
+    }
+
+
+def _beside(left: Tensor, right: Tensor) -> Tensor:
+    """One picture with two photos side by side, each squeezed to half the width."""
+    halves = [
+        torch.nn.functional.interpolate(photo, size=(160, 80), mode="area")
+        for photo in (left, right)
+    ]
+    return torch.cat(halves, dim=-1)
+
+
+@pytest.mark.parametrize("grid", [5, 10, 20])
+def test_maps_lie_between_0_and_1_with_a_fixed_mean(
+    mapper: RelevanceMapper, photos: dict[str, Tensor], grid: int
+) -> None:
+    pictures = torch.cat([photos["chelsea"], photos["flower"]])
+    maps = mapper(pictures, ["Is there a cat?", "Is this a flower?"], grid)
+    assert maps.shape == (2, grid, grid)
+    assert maps.dtype == torch.float32
+    assert float(maps.min()) >= 0
+    assert float(maps.max()) <= 1
+    torch.testing.assert_close(
+        maps.mean((1, 2)), torch.full((2,), MEAN_RELEVANCE), atol=1e-5, rtol=0
+    )
+
+
+def test_asking_moves_relevance_to_what_was_asked(
+    mapper: RelevanceMapper, photos: dict[str, Tensor]
+) -> None:
+    picture = _beside(photos["chelsea"], photos["flower"]).expand(2, -1, -1, -1)
+    cat, flower = mapper(picture, ["Is there a cat?", "Is there a daisy?"], 20)
+    left_when_cat, left_when_flower = (float(m[:, :10].sum() / m.sum()) for m in (cat, flower))
+    assert left_when_cat > 0.7
+    assert left_when_flower < 0.3
+
+
+def test_a_person_is_found_by_what_is_worn(
+    mapper: RelevanceMapper, photos: dict[str, Tensor]
+) -> None:
+    picture = _beside(photos["astronaut"], photos["chelsea"])
+    person = mapper(picture, ["Is there a person?"], 20)[0]
+    assert float(person[:, :10].sum() / person.sum()) > 0.6
+
+
+def test_mirrored_photos_mostly_give_mirrored_maps(mapper: RelevanceMapper) -> None:
+    # Not more than mostly: the tower itself sees a mirrored photo somewhat differently. The cat that
+    # fills its photo is the worst of these (correlation 0.57), the helmet the best (0.99).
+    correlations = []
+    for name, query in (
+        ("chelsea", "Is there a cat?"),
+        ("astronaut", "Is there a helmet?"),
+        ("astronaut", "Is there a person?"),
+        ("flower", "Is there a daisy?"),
+        ("coffee", "Is there a cup?"),
+    ):
+        photo = picture_to_tensor(load_photo(name, 160))
+        straight = mapper(photo, [query], 10)[0]
+        mirrored = mapper(photo.flip(-1), [query], 10)[0].flip(-1)
+        both = torch.stack([straight.flatten(), mirrored.flatten()])
+        correlations.append(float(torch.corrcoef(both)[0, 1]))
+    assert np.median(correlations) > 0.9
+    assert min(correlations) > 0.5
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_blank_picture_has_a_flatter_map(
+    mapper: RelevanceMapper, photos: dict[str, Tensor], level: float
+) -> None:
+    query = ["Is there a cat?"]
+    blank = mapper(torch.full((1, 3, 160, 160), level), query, 20)
+    assert torch.isfinite(blank).all()
+    assert float(blank.mean()) == pytest.approx(MEAN_RELEVANCE, abs=1e-5)
+    assert float(blank.std()) < 0.6 * float(mapper(photos["chelsea"], query, 20).std())
+
+
+def test_a_picture_does_not_depend_on_its_batch(
+    mapper: RelevanceMapper, photos: dict[str, Tensor]
+) -> None:
+    queries = ["Is there a cat?", "Is there a space shuttle?"]
+    together = mapper(torch.cat([photos["chelsea"], photos["astronaut"]]), queries, 20)
+    alone = mapper(photos["astronaut"], queries[1:], 20)
+    torch.testing.assert_close(together[1:], alone, atol=1e-4, rtol=0)
+    torch.testing.assert_close(alone, mapper(photos["astronaut"], queries[1:], 20))
+
+
+def test_one_query_per_picture(mapper: RelevanceMapper, photos: dict[str, Tensor]) -> None:
+    with pytest.raises(ValueError, match="1 pictures, 2 queries"):
+        mapper(photos["chelsea"], ["a", "b"], 10)
+
+
+def test_class_weights_name_the_asked_class(mapper: RelevanceMapper) -> None:
+    from open_clip import IMAGENET_CLASSNAMES
+
+    weights = mapper.class_weights(["Is there an umbrella?", "Is there a person?"])
+    torch.testing.assert_close(weights.sum(1), torch.ones(2))
+    assert IMAGENET_CLASSNAMES[int(weights[0].argmax())] == "umbrella"
+    worn = [IMAGENET_CLASSNAMES.index(name) for name in WORN]
+    assert float(weights[1, worn].sum()) > 0.5
+
+
+def test_shipped_class_texts_are_what_the_command_makes(mapper: RelevanceMapper) -> None:
+    from open_clip import IMAGENET_CLASSNAMES
+
+    shipped = read_class_texts(CLASS_TEXTS_FILE, _towers().text_tower)
+    worn = [number for number, name in enumerate(IMAGENET_CLASSNAMES) if name in WORN]
+    assert shipped.classes.tolist() == [*range(1000), *worn]
+    numbers = [0, 281, 610, 999]  # 610 is worn
+    made = class_texts(mapper.backbone, numbers)
+    assert made.classes.tolist() == [*numbers, 610]
+    persons = (shipped.classes[1000:] == 610).nonzero()[0, 0] + 1000
+    rows = [*numbers, int(persons)]
+    torch.testing.assert_close(shipped.vectors[rows], made.vectors, atol=2e-3, rtol=0)
+
+
+def test_class_texts_of_another_tower_are_refused(tmp_path: Path) -> None:
+    tower = _towers().text_tower
+    other = tower.model_copy(update={"sha256": {"model.safetensors": "0" * 64}})
+    with pytest.raises(WeightsError, match="another text tower"):
+        read_class_texts(CLASS_TEXTS_FILE, other)
+    damaged = tmp_path / "texts.safetensors"
+    damaged.write_bytes(CLASS_TEXTS_FILE.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match=r"texts\.safetensors.*semantic\.relevance"):
+        read_class_texts(damaged, tower)
+
+
+def test_sides_the_tower_cannot_halve_are_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 32"):
+        load_relevance(_towers(), side=330)
+
+
+def test_fixed_mean_keeps_the_order_and_flat_stays_flat() -> None:
+    evidence = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0)) * 3
+    relevance = fixed_mean(evidence, 0.25)
+    torch.testing.assert_close(relevance.mean((1, 2)), torch.full((3,), 0.25), atol=1e-6, rtol=0)
+    assert torch.equal(evidence.flatten(1).argsort(1), relevance.flatten(1).argsort(1))
+    torch.testing.assert_close(fixed_mean(torch.zeros(1, 4, 4), 0.25), torch.full((1, 4, 4), 0.25))
+
+
+def test_affinity_joins_cells_that_are_alike_and_near() -> None:
+    features = torch.zeros(1, 16, 2)
+    features[0, :8, 0] = 1  # the two upper rows
+    features[0, 8:, 1] = 1
+    walk = affinity(features, 4)
+    torch.testing.assert_close(walk.sum(-1), torch.ones(1, 16))
+    # From (1, 0): its like above it, its unlike below it, its like at the far end of the row.
+    above, below, far = walk[0, 4, 0], walk[0, 4, 8], walk[0, 4, 7]
+    assert above > 50 * below
+    assert above > far
+
+
+def _region(name: str, *box: float) -> NamedRegion:
+    left, top, right, bottom = box
+    return NamedRegion(0, Path("photo.jpg"), name, ((left, top, right, bottom),))
+
+
+def test_figures_of_perfect_blind_and_misled_maps() -> None:
+    cat, dog = _region("cat", 0, 0, 0.5, 0.5), _region("dog", 0.5, 0.5, 1, 1)
+    regions = [cat, dog]
+    perfect = figures(regions, [1e-6 + r.cover(8) for r in regions], [0, 1])
+    blind = figures(regions, [np.ones((8, 8)), np.ones((8, 8))], [0, 1])
+    misled = figures(regions, [1e-6 + r.cover(8) for r in (dog, cat)], [0, 1])
+    for found, peak, wins in ((perfect, 1, 1), (blind, 0.5, 0.5), (misled, 0, 0)):
+        assert found.chance == 0.25
+        assert found.peak_in_box is not None
+        assert found.asked_wins is not None
+        assert (found.peak_in_box.mean, found.asked_wins.mean) == (peak, wins)
+    assert perfect.mass_in_box is not None
+    assert perfect.mass_in_box.mean == pytest.approx(1, abs=1e-4)
+    assert perfect.asked_coverage_gain is not None
+    assert misled.asked_coverage_gain is not None
+    assert perfect.asked_coverage_gain.mean == -misled.asked_coverage_gain.mean > 0.5
+
+
+def test_mass_and_coverage_of_a_blind_map_are_the_share_of_the_photo() -> None:
+    cover = _region("cat", 0, 0, 0.5, 1).cover(10)
+    assert mass(np.ones((10, 10)), cover) == 0.5
+    noise = np.random.default_rng(0).random((300, 10, 10))
+    assert np.mean([covered(m, cover) for m in noise]) == pytest.approx(0.3, abs=0.01)
+
+
+def test_bootstrap_draws_photos_and_not_cases() -> None:
+    alike = Share.of([0.0, 1.0] * 50, [0] * 100, 0)
+    assert alike is not None
+    assert alike.ci95 == (0.5, 0.5)
+    different = Share.of([0.0, 1.0] * 50, list(range(100)), 0)
+    assert different is not None
+    assert different.ci95[0] == pytest.approx(0.4, abs=0.03)  # 0.5 - 1.96 * 0.5 / sqrt(100)
+    assert Share.of([], [], 0) is None
+
+
+def test_listing_joins_objects_of_a_name(tmp_path: Path) -> None:
+    objects = [
+        {"name": "cat", "box": [0, 0, 0.5, 0.5]},
+        {"name": "dog", "box": [0.5, 0, 1, 1]},
+        {"name": "cat", "box": [0, 0.5, 0.5, 1]},
+        {"name": "ant", "box": [0, 0, 0.1, 0.1]},
+    ]
+    (tmp_path / "objects.jsonl").write_text(json.dumps({"image": "a.jpg", "objects": objects}))
+    cat, dog, ant = read_named_regions(tmp_path)
+    assert (cat.question, ant.question) == ("Is there a cat?", "Is there an ant?")
+    assert float(cat.cover(4).mean()) == 0.5
+    assert askable(cat, 10)
+    assert not askable(ant, 10)
+    assert apart(cat, dog, 10)
+    assert not apart(ant, cat, 10)
+    assert not apart(cat, cat, 10)
+    (tmp_path / "objects.jsonl").write_text('{"image": "a.jpg", "objects": [{"name": "cat"}]}')
+    with pytest.raises(PhotosError, match=r"objects\.jsonl, photo 1"):
+        read_named_regions(tmp_path)
+    with pytest.raises(PhotosError, match="No such file"):
+        read_named_regions(tmp_path / "nowhere")
+
+
+@pytest.mark.slow
+def test_command_prints_one_json_object(tmp_path: Path, uoisc) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "images").mkdir()
+    two = Image.new("RGB", (160, 160))
+    two.paste(load_photo("chelsea", 160).resize((80, 160)), (0, 0))
+    two.paste(load_photo("flower", 160).resize((80, 160)), (80, 0))
+    two.save(tmp_path / "images" / "two.png")
+    objects = [
+        {"name": "cat", "box": [0, 0, 0.5, 1]},
+        {"name": "daisy", "box": [0.5, 0, 1, 1]},
+    ]
+    (tmp_path / "objects.jsonl").write_text(json.dumps({"image": "two.png", "objects": objects}))
+    done = uoisc("benchmark", "relevance", "--data", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["photos"] == 1
+    assert found["all"]["asked_wins"]["mean"] == 1
+    assert found["odd"]["asked_wins"] is None

@@ -47,8 +47,10 @@ PLACES = {
 def headers(draw: st.DrawFn) -> BurstHeader:
     mcs = draw(st.integers(0, 9))
     frame_bits = draw(st.integers(1, wf.MAX_PAYLOAD_BITS))
-    frame_blocks = wf.plan_blocks(frame_bits, mcs).blocks
-    blocks = draw(st.integers(1, min(frame_blocks, wf.MAX_BLOCKS_PER_BURST)))
+    plan = wf.plan_blocks(frame_bits, mcs)
+    frame_blocks = plan.blocks
+    room = (wf.MAX_BURST_SYMBOLS - wf.burst_symbols(0)) * 16 // 17 // plan.symbols
+    blocks = draw(st.integers(1, min(frame_blocks, room, wf.MAX_BLOCKS_PER_BURST)))
     return BurstHeader(
         mcs=mcs,
         frame_id=draw(st.integers(0, 2**32 - 1)),
@@ -173,6 +175,18 @@ def test_silence_is_no_header() -> None:
 def test_headers_that_cannot_be_built(field: str, value: object) -> None:
     with pytest.raises(wf.WaveformError):
         replace(HEADER, **{field: value})  # type: ignore[arg-type]
+
+
+def test_a_burst_longer_than_any_burst_may_be_is_refused() -> None:
+    """A header of noise may pass its CRC: it must not make a receiver collect 136,000 symbols."""
+    long = {"frame_bits": 16 * 8424, "frame_blocks": 16, "mcs": 4, "first_block": 0}
+    fits = replace(HEADER, **long, blocks=3)
+    assert fits.burst_symbols <= wf.MAX_BURST_SYMBOLS
+    with pytest.raises(wf.WaveformError, match="at most 20000"):
+        replace(HEADER, **long, blocks=4)
+    bits = fits.to_bits()[:112].copy()
+    bits[92:96] = (0, 0, 1, 1)  # blocks - 1
+    assert BurstHeader.from_bits(append_crc16(bits)) is None
 
 
 def test_lengths() -> None:

@@ -85,6 +85,11 @@ class BurstHeader:
                 f"header: blocks {self.first_block}..{self.first_block + self.blocks - 1} "
                 f"of a frame of {self.frame_blocks}"
             )
+        # One header in 65,536 that is noise passes its CRC; it must not make a receiver wait for long.
+        if self.burst_symbols > wf.MAX_BURST_SYMBOLS:
+            raise wf.WaveformError(
+                f"header: a burst of {self.burst_symbols} symbols, at most {wf.MAX_BURST_SYMBOLS}"
+            )
 
     @property
     def plan(self) -> wf.BlockPlan:

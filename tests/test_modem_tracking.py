@@ -18,10 +18,10 @@ from blocks.modem.pulse import derotate, shape
 from tests.simulated_air import AIR_SPS, FIRST_SYMBOL, RECEIVER_SPS, Air, noise, random_bits
 
 
-def burst_header(blocks: int = 7) -> BurstHeader:
-    """Seven blocks at rate 1/2: a burst of 40,000 / 2 symbols, close to the longest."""
+def burst_header(blocks: int = 3) -> BurstHeader:
+    """Three of the largest blocks at rate 1/2: a burst of 18,768 symbols, close to the longest."""
     return BurstHeader(
-        mcs=4, frame_id=1, burst_number=0, frame_bits=8000 * blocks, first_block=0,
+        mcs=4, frame_id=1, burst_number=0, frame_bits=8424 * blocks, first_block=0,
         frame_blocks=blocks, blocks=blocks, codec_tag=1,
     )  # fmt: skip
 

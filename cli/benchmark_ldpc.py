@@ -35,8 +35,10 @@ def ldpc(
     max_iterations: Annotated[int, typer.Option(min=1, help="Limit of every decoder.")] = 50,
     reference_blocks: Annotated[
         int, typer.Option(min=0, help="Blocks for the floating-point decoders.")
-    ] = 500,
-    peer_blocks: Annotated[int, typer.Option(min=0, help="Blocks for gr-fec.")] = 20,
+    ] = 300,
+    peer_blocks: Annotated[
+        int, typer.Option(min=0, help="Blocks for gr-fec (short codes only).")
+    ] = 100,
     latency_blocks: Annotated[int, typer.Option(min=0, help="Blocks decoded one by one.")] = 500,
     seed: common.Seed = 1,
     json: options.Json = False,

@@ -61,6 +61,11 @@ def test_gr_fec_is_fed_correctly() -> None:
     assert ldpc.measure_gr_fec(hopeless, 20, 1, 50).tally.errors > 15
 
 
+def test_gr_fec_is_spared_what_would_take_minutes() -> None:
+    assert ldpc.gr_fec_can(ldpc.Point(1056, Fraction(1, 2), 4.3))
+    assert not ldpc.gr_fec_can(ldpc.Point(8448, Fraction(1, 2), 3.9))
+
+
 def test_crossing() -> None:
     """Found from either side, at the same place, and where the error rate is what it should be."""
     found = [

@@ -21,6 +21,7 @@ is looked for in the nearest classes by name, which may be far off ("fork" finds
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,11 +34,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semantic.backbone import Backbone, WeightsError, load_backbone, read_classifier
-from semantic.codec_config import PackagedTowers, TextTowerConfig, read_recipe
+from semantic.codec_config import PackagedTowers, TextTowerConfig
 
 CLASS_TEXTS_FILE = Path(__file__).parent / "checkpoints" / "relevance_classes.safetensors"
 
-_REMAKE = "python -m semantic.relevance"
+_REMAKE = "python scripts/make_relevance_classes.py"
 
 # Mean of every map. With a map m the weights m / MEAN_RELEVANCE average to one.
 MEAN_RELEVANCE = 0.3
@@ -112,7 +113,7 @@ class RelevanceMapper(nn.Module):
 
     Args:
         backbone: the packaged towers.
-        trunk: the image tower again with cells of 16 pixels; its tensors are the backbone's own.
+        trunk: the image tower again, with cells of 16 pixels.
         classifier: weight float32 ``[1000, channels]`` and bias ``[1000]``.
         texts: what the classes are called.
         side: pixels to which photos are scaled.
@@ -290,38 +291,47 @@ def load_relevance(
     texts = read_class_texts(CLASS_TEXTS_FILE, towers.text_tower)
     return RelevanceMapper(
         backbone,
-        _fine_trunk(backbone, towers.image_tower.timm_model),
+        _fine_trunk(backbone),
         read_classifier(towers.image_tower),
         texts,
         side,
     )
 
 
-def _fine_trunk(backbone: Backbone, timm_model: str) -> nn.Module:
-    """The image tower with stride 16 instead of 32, on the same tensors."""
-    import timm
+def _fine_trunk(backbone: Backbone) -> nn.Module:
+    """A copy of the image tower with stride 16 instead of 32.
 
-    trunk: nn.Module = timm.create_model(
-        timm_model, pretrained=False, num_classes=0, global_pool="", output_stride=16
-    )
-    trunk.load_state_dict(backbone.towers.visual.trunk.state_dict(), assign=True)
+    The last halving is left out; depthwise filters behind it look twice as far apart.
+    """
+    trunk: nn.Module = copy.deepcopy(backbone.towers.visual.trunk)
+    depthwise = [
+        layer
+        for layer in trunk.modules()
+        if isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels
+    ]
+    last = max(number for number, layer in enumerate(depthwise) if layer.stride == (2, 2))
+    # Its padding is worked out from its stride whenever it is called; that of the others is fixed.
+    depthwise[last].stride = (1, 1)
+    for layer in depthwise[last + 1 :]:
+        layer.dilation = (2, 2)
+        layer.padding = tuple(2 * int(side) for side in layer.padding)
     return trunk
 
 
-def class_texts(backbone: Backbone, numbers: Sequence[int] = range(1000)) -> ClassTexts:
+def class_texts(
+    backbone: Backbone, definitions: Sequence[str], numbers: Sequence[int] = range(1000)
+) -> ClassTexts:
     """Text vectors of ImageNet classes, and of persons who wear some of them.
 
-    A class's vector lies between its name (open_clip's wording) and its WordNet definition (timm's list).
+    A class's vector lies between its name (open_clip's wording) and its WordNet definition.
 
     Args:
         backbone: towers with the text tower that will hear the queries.
+        definitions: of all 1000 classes.
         numbers: of these classes.
     """
     from open_clip import IMAGENET_CLASSNAMES
-    from timm.data import ImageNetInfo
 
-    info = ImageNetInfo()
-    definitions = [info.index_to_description(number, detailed=True) for number in numbers]
     worn = [number for number in numbers if IMAGENET_CLASSNAMES[number] in WORN]
     persons = [f"a person, man or woman in {IMAGENET_CLASSNAMES[number]}" for number in worn]
     # One by one: a batch is padded to its longest text, which changes the last bits of the others.
@@ -329,7 +339,11 @@ def class_texts(backbone: Backbone, numbers: Sequence[int] = range(1000)) -> Cla
         torch.cat(
             [backbone.text_features([text]) for text in texts] or [backbone.mean.new_empty(0)]
         )
-        for texts in ([IMAGENET_CLASSNAMES[n] for n in numbers], definitions, persons)
+        for texts in (
+            [IMAGENET_CLASSNAMES[n] for n in numbers],
+            [definitions[n] for n in numbers],
+            persons,
+        )
     )
     between = functional.normalize(names + defined, dim=-1)
     return ClassTexts(
@@ -362,16 +376,3 @@ def read_class_texts(file: Path, tower: TextTowerConfig) -> ClassTexts:
 
 def _digest(tower: TextTowerConfig) -> str:
     return hashlib.sha256("".join(sorted(tower.sha256.values())).encode()).hexdigest()
-
-
-def main() -> None:
-    """Make the file of class texts again (``python -m semantic.relevance``): about a minute."""
-    towers = read_recipe(Path("embedded")).codec.backbone
-    assert isinstance(towers, PackagedTowers)
-    torch.set_num_threads(1)  # short texts: more threads only wait for each other
-    texts = class_texts(load_backbone(towers, [4], 160))
-    write_class_texts(texts, towers.text_tower, CLASS_TEXTS_FILE)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,12 @@ def _towers() -> PackagedTowers:
     towers = read_recipe(Path("embedded")).codec.backbone
     assert isinstance(towers, PackagedTowers)
     return towers
+
+
+def _definitions() -> list[str]:
+    script = Path(__file__).parents[1] / "scripts" / "make_relevance_classes.py"
+    found: list[str] = runpy.run_path(str(script))["imagenet_definitions"]()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +163,7 @@ def test_shipped_class_texts_are_what_the_command_makes(mapper: RelevanceMapper)
     worn = [number for number, name in enumerate(IMAGENET_CLASSNAMES) if name in WORN]
     assert shipped.classes.tolist() == [*range(1000), *worn]
     numbers = [0, 281, 610, 999]  # 610 is worn
-    made = class_texts(mapper.backbone, numbers)
+    made = class_texts(mapper.backbone, _definitions(), numbers)
     assert made.classes.tolist() == [*numbers, 610]
     persons = (shipped.classes[1000:] == 610).nonzero()[0, 0] + 1000
     rows = [*numbers, int(persons)]
@@ -170,7 +177,7 @@ def test_class_texts_of_another_tower_are_refused(tmp_path: Path) -> None:
         read_class_texts(CLASS_TEXTS_FILE, other)
     damaged = tmp_path / "texts.safetensors"
     damaged.write_bytes(CLASS_TEXTS_FILE.read_bytes()[:1000])
-    with pytest.raises(WeightsError, match=r"texts\.safetensors.*semantic\.relevance"):
+    with pytest.raises(WeightsError, match=r"texts\.safetensors.*make_relevance_classes"):
         read_class_texts(damaged, tower)
 
 

@@ -131,7 +131,8 @@ def measure(mcs: int, frame_bits: int, snr_db: float, seconds: float, seed: int)
         top.wait()
     bursts = [from_pdu(message) for _, message in heard]
     if [one.header.frame_id for one in bursts] != list(range(ends.size)):
-        raise LatencyError("the bursts heard are not those sent")
+        counts = receiver.statistics.to_json(sent=int(ends.size))
+        raise LatencyError(f"bursts were missed, as on a machine that is too busy: {counts}")
     waits_ms = 1e3 * (
         np.array([moment for moment, _ in heard]) - np.array(receiver.given_s[: ends.size])
     )

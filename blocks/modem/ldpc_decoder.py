@@ -9,9 +9,9 @@ One layer is one base-graph row: ``lifting_size`` independent check nodes, one p
 3. sends it to the bit as its message;
 4. adds the messages to the posteriors.
 
-That is belief propagation. Offset min-sum takes two thirds of the time per iteration, but more
-iterations and 0.15 dB more at rate 1/2, 0.25 dB at rate 1/5: its offset deletes the small messages that
-low rates live on.
+That is belief propagation, to within 0.01 dB of the same in floating point. Offset min-sum is less work
+per iteration, but needs 0.14 dB more at rate 1/2 and 0.30 dB more at rate 1/5 (``uoisc benchmark ldpc
+--crossing``): its offset deletes the small messages that low rates live on.
 
 Rows that see fewer of the two columns that are never sent go first, the parity core last: a check
 between two unknown bits says nothing. Decoding stops as soon as every check that was reached by

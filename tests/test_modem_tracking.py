@@ -48,6 +48,15 @@ def test_positions_name_the_symbols_that_are_there(body: int) -> None:
         assert np.array_equal(sent[known.indices.astype(int)], known.symbols)
 
 
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_known_symbols_behind_the_header_are_all_parts_joined(blocks: int) -> None:
+    header = burst_header(blocks)
+    body = wf.HEADER_SYMBOLS + header.payload_symbols
+    known, joined = tr.known_behind_header(body, header_symbols(header)), known_of(header)
+    assert np.array_equal(known.indices, joined.indices)
+    assert np.array_equal(known.symbols, joined.symbols)
+
+
 def test_known_symbols_of_a_whole_burst() -> None:
     header = burst_header(2)
     sent = burst_symbols(header, 1)[wf.RAMP_SYMBOLS :]
@@ -116,6 +125,16 @@ def walk(centres: NDArray[np.float64], per_symbol: float, seed: int) -> NDArray[
         per_symbol * np.diff(centres, prepend=centres[0])
     )
     return np.cumsum(steps)
+
+
+def test_power_of_a_tone_is_that_of_its_phasors_turned_back() -> None:
+    centres = tr.known_preamble().centres
+    tones = np.array([[1.0], [0.5j]]) * np.exp(2j * np.pi * 3e-4 * centres)
+    powers = tr.tone_powers(tones.astype(np.complex64), centres, 3e-4)
+    assert powers == pytest.approx([32.0**2, 16.0**2], rel=1e-5)
+    # Off by one over the span of all groups: the sum goes once round.
+    off = tr.tone_powers(tones.astype(np.complex64), centres, 3e-4 + 1 / wf.PREAMBLE_SYMBOLS)
+    assert max(off) < 1e-3
 
 
 @pytest.mark.parametrize("snr_db", [-2.0, 5.0, 20.0])
@@ -240,10 +259,16 @@ def test_mean_channel_of_a_group() -> None:
     header = burst_header(1)
     air = Air(delay=0.6, phase=0.2, gain=0.5)
     samples = air.receive(shape(burst_symbols(header, 7), AIR_SPS), np.random.default_rng(7))
-    phasors = known_of(header).phasors(samples, air.arrival(FIRST_SYMBOL), float(RECEIVER_SPS))
+    # Half a sample early and late a random symbol shows R(1/4), its pulse's autocorrelation.
+    starts = air.arrival(FIRST_SYMBOL) + np.array([0.0, -0.5, 0.5])
+    known = known_of(header)
+    phasors, early, late = known.phasors(samples, starts, float(RECEIVER_SPS))
     assert np.allclose(phasors, 0.5 * np.exp(0.4j * np.pi), atol=0.01)
+    raised_cosine = np.sinc(0.25) * np.cos(np.pi * wf.ROLL_OFF / 4) / (1 - (wf.ROLL_OFF / 2) ** 2)
+    for shifted in (early, late):
+        assert abs(shifted.mean() / phasors.mean()) == pytest.approx(raised_cosine, rel=0.03)
     turned = derotate(samples, 0.001 / RECEIVER_SPS)
-    phasors = known_of(header).phasors(turned, air.arrival(FIRST_SYMBOL), float(RECEIVER_SPS))
+    (phasors,) = known.phasors(turned, starts[:1], float(RECEIVER_SPS))
     turns = np.angle(phasors[1:] * np.conj(phasors[:-1]))
-    expected = -2 * np.pi * 0.001 * np.diff(known_of(header).centres)
+    expected = -2 * np.pi * 0.001 * np.diff(known.centres)
     assert np.allclose(turns, expected, atol=0.03)

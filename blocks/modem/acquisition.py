@@ -11,6 +11,7 @@ Amplitude plays no part: both stages are normalised by the energy they see.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +31,8 @@ from blocks.modem.pulse import (
     derotate,
     filter_real,
     matched_filter_bank,
-    sample_symbols,
 )
+from blocks.modem.tracking import known_preamble, residual_cfo, tone_powers
 from blocks.modem.word_correlation import (
     FILTER_HALF_TAPS,
     REPEAT_SAMPLES,
@@ -60,6 +61,8 @@ PN_CONFIRM_THRESHOLD = 0.12
 _ALIASES = (0.0, -1.0 / wf.WORD_SYMBOLS, 1.0 / wf.WORD_SYMBOLS)
 # No alias beyond this: half as much again as promised, and what the front end passes nearly unharmed.
 _LARGEST_CFO = 1.5 * wf.MAX_CFO_SYMBOL_RATES
+
+_LEFT_MIDDLE_RIGHT = np.array([-1.0, 0.0, 1.0])
 
 # Samples that a candidate needs before and after its position.
 CONFIRM_MARGIN_SAMPLES = (WORD_SHIFTS + 1) * WORD_SAMPLES + BANK_MARGIN_SAMPLES
@@ -165,39 +168,19 @@ def refine(samples: NDArray[np.complex64], start: float, cfo: float) -> tuple[fl
     Returns:
         Refined ``(start, cfo)``.
     """
-    known = np.conj(wf.preamble())
-    indices = np.arange(wf.PREAMBLE_SYMBOLS, dtype=np.float64)
-    bank = matched_filter_bank()
+    known = known_preamble()
     for step in (0.5, 0.25, 0.125):
         turned = derotate(samples, cfo / _SPS)
-        products = [
-            (sample_symbols(turned, bank, start + shift, float(_SPS), indices) * known)
-            .reshape(-1, wf.WORD_SYMBOLS)
-            .sum(axis=1)
-            for shift in (-step, 0.0, step)
-        ]
-        residual = _tone_frequency(products[1], wf.WORD_SYMBOLS, 1.5 * FREQUENCY_STEP)
-        turn = np.exp(-2j * np.pi * residual * wf.WORD_SYMBOLS * np.arange(products[1].size))
-        power = [abs(np.vdot(turn.conj(), product)) ** 2 for product in products]
-        start += step * _parabola(*power)
+        phasors = known.phasors(turned, start + step * _LEFT_MIDDLE_RIGHT, float(_SPS))
+        residual = residual_cfo(phasors[1], known.centres, 1.5 * FREQUENCY_STEP)
+        start += step * _parabola(*tone_powers(phasors, known.centres, residual))
         cfo += residual
     return start, cfo
-
-
-def _tone_frequency(phasors: NDArray[np.complex64], spacing: float, reach: float) -> float:
-    """Frequency (cycles per unit) of a tone sampled every ``spacing`` units, within +-``reach``."""
-    resolution = 1.0 / (8 * spacing * phasors.size)
-    steps = int(np.ceil(reach / resolution))
-    grid = np.arange(-steps, steps + 1) * resolution
-    time = spacing * np.arange(phasors.size)
-    power = np.abs(np.exp(-2j * np.pi * np.outer(grid, time)) @ phasors) ** 2
-    peak = int(np.clip(np.argmax(power), 1, grid.size - 2))
-    return float(grid[peak] + resolution * _parabola(*power[peak - 1 : peak + 2]))
 
 
 def _parabola(left: float, middle: float, right: float) -> float:
     """Position of the vertex through three equally spaced values, limited to +-1."""
     bend = left - 2 * middle + right
     if bend >= 0:
-        return float(np.sign(right - left))
-    return float(np.clip(0.5 * (left - right) / bend, -1.0, 1.0))
+        return math.copysign(1.0, right - left) if right != left else 0.0
+    return min(max(0.5 * (left - right) / bend, -1.0), 1.0)

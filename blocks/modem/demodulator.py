@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,16 +35,11 @@ from blocks.modem.tracking import (
     KnownSymbols,
     body_positions,
     divide_channel,
-    group_means,
-    join,
-    known_body,
-    known_pilots,
-    known_preamble,
-    residual_cfo,
+    estimate_channel,
+    known_before_header,
+    known_behind_header,
     residual_dc,
-    track_phase,
     track_timing,
-    turn_back,
 )
 
 _SPS = wf.RECEIVER_SAMPLES_PER_SYMBOL
@@ -123,14 +120,14 @@ class _Channel:
     values: NDArray[np.complex128]
     noise_variance: float
 
-    @property
+    @cached_property
     def level(self) -> float:
-        return float(np.sqrt((np.abs(self.values) ** 2).mean()))
+        return math.sqrt(np.vdot(self.values, self.values).real / self.values.size)
 
     @property
     def snr_db(self) -> float:
         # Finite whatever the input: the figure ends up in JSON.
-        return float(10 * np.log10(max(self.level**2, 1e-30) / self.noise_variance))
+        return 10 * math.log10(max(self.level**2, 1e-30) / self.noise_variance)
 
     def divide(
         self, received: NDArray[np.complex64], positions: NDArray[np.float64]
@@ -143,11 +140,8 @@ class _Channel:
 
 def _estimate_channel(received: NDArray[np.complex64], known: KnownSymbols) -> _Channel:
     """Channel from the matched filter's output at the known symbols, ``complex64 [groups, 8]``."""
-    centres = known.centres
-    means, _ = group_means(received, known.symbols)
-    cfo = residual_cfo(means, centres)
-    phasors, noise = group_means(turn_back(received, known, cfo), known.symbols)
-    return _Channel(cfo, centres, track_phase(phasors, centres, noise), noise)
+    cfo, values, noise_variance = estimate_channel(received, known)
+    return _Channel(cfo, known.centres, values, noise_variance)
 
 
 def _mean(samples: NDArray[np.complex64]) -> complex:
@@ -166,15 +160,21 @@ def demodulate_header(
         acquisition: with ``start`` relative to ``samples``.
     """
     turned = derotate(samples, acquisition.cfo / _SPS, _mean(samples))
-    known = join(known_preamble(), known_pilots(wf.HEADER_SYMBOLS))
+    known = known_before_header(wf.HEADER_SYMBOLS)
     timed = _TimedSamples(turned, acquisition.start, float(_SPS))
-    positions = body_positions(wf.HEADER_SYMBOLS).astype(np.float64)
+    positions = _positions(0, wf.HEADER_SYMBOLS)
     channel, symbols, noise = _receive(timed, known, _PREAMBLE_GROUPS, positions)
-    relative_noise = float(np.median(noise))
+    relative_noise = float(np.partition(noise, noise.size // 2)[noise.size // 2])
     measurement = BurstMeasurement(
         channel.snr_db, acquisition.cfo + channel.cfo, channel.level, 0.0
     )
     return decode_header(symbols, relative_noise), measurement
+
+
+@lru_cache(maxsize=64)
+def _positions(first: int, last: int) -> NDArray[np.float64]:
+    """Of the body symbols ``first .. last - 1``, in symbols from the first preamble symbol."""
+    return body_positions(last)[first:].astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def _receive(
     if weights is None:
         return channel, *channel.divide(timed.at(positions), positions)
     # Every symbol up to the last known one, and as far around as the filter reaches.
-    count = int(known.indices.max()) + 1
+    count = int(known.indices[-1, -1]) + 1
     every = np.arange(-FILTER_CENTRE, count + FILTER_TAPS - 1 - FILTER_CENTRE)
     clear = equalise(timed.at(every.astype(np.float64)), weights)
     channel = _estimate_channel(clear[known.indices.astype(np.int64)], known)
@@ -256,13 +256,13 @@ def demodulate_burst(
     mean = _mean(samples)
     turned = derotate(samples, cycles, mean)
     body = wf.HEADER_SYMBOLS + header.payload_symbols
-    known = join(known_preamble(), known_pilots(body), known_body(0, header_symbols(header)))
+    known = known_behind_header(body, header_symbols(header))
     start, step = track_timing(turned, acquisition.start, known)
     first_look = _TimedSamples(turned, start, step).at(known.indices)
     instants = start + step * known.indices
     mean += residual_dc(first_look, known, instants, cycles, samples.size / _SPS)
     timed = _TimedSamples(derotate(samples, cycles, mean), start, step)
-    positions = body_positions(body)[wf.HEADER_SYMBOLS :].astype(np.float64)
+    positions = _positions(wf.HEADER_SYMBOLS, body)
     channel, symbols, noise = _receive(timed, known, _HEAD_GROUPS, positions)
     measurement = BurstMeasurement(
         snr_db=channel.snr_db,

@@ -24,6 +24,7 @@ MAX_SAMPLE_RATE_OFFSET_PPM = 100.0
 # How far apart the end of the burst lies for neighbours of the grid.
 _GRID_SYMBOLS = 0.4
 _EARLY_LATE_SYMBOLS = 0.25
+_EARLY_MIDDLE_LATE = _EARLY_LATE_SYMBOLS * _SPS * np.array([-1.0, 0.0, 1.0])
 _TIMING_ROUNDS = 2
 
 # Residual carrier offset searched after acquisition, in cycles per symbol: 5 sigma at -2 dB.
@@ -44,7 +45,8 @@ class KnownSymbols:
     """Known symbols in groups of 8.
 
     Args:
-        indices: ``float64 [groups, 8]`` positions, in symbols from the first preamble symbol.
+        indices: ``float64 [groups, 8]`` positions, in symbols from the first preamble symbol; those of a
+            group follow each other without a gap, and the groups are in order.
         symbols: ``complex64 [groups, 8]`` of unit amplitude.
     """
 
@@ -54,15 +56,23 @@ class KnownSymbols:
     @property
     def centres(self) -> NDArray[np.float64]:
         """Middle of each group, in symbols."""
-        centres: NDArray[np.float64] = self.indices.mean(axis=1)
-        return centres
+        return self.indices[:, 0] + 0.5 * (GROUP - 1)
 
     def phasors(
-        self, samples: NDArray[np.complex64], start: float, step: float
+        self, samples: NDArray[np.complex64], starts: NDArray[np.float64], step: float
     ) -> NDArray[np.complex64]:
-        """Mean channel seen by each group, ``complex64 [groups]``."""
-        means: NDArray[np.complex64] = _phasors(
-            samples, matched_filter_bank(), start, step, self.indices.reshape(-1), self.symbols
+        """Mean channel seen by each group, for several instants of the first preamble symbol.
+
+        Args:
+            samples: ``complex64``.
+            starts: in samples, ``float64 [starts]``.
+            step: samples per symbol.
+
+        Returns:
+            ``complex64 [starts, groups]``.
+        """
+        means: NDArray[np.complex64] = _phasors_at(
+            samples, matched_filter_bank(), starts, step, self.indices.reshape(-1), self.symbols
         )
         return means
 
@@ -86,8 +96,9 @@ def group_means(
     Returns:
         ``complex64 [groups]`` and N0 of one received symbol, more than 0.
     """
-    means, scatter = _group_means(np.ascontiguousarray(received), symbols)
-    return means, min(max(scatter, 1e-30), 1e60)
+    means: NDArray[np.complex64]
+    means, noise = _group_means(np.ascontiguousarray(received), symbols)
+    return means, noise
 
 
 @njit(nogil=True, cache=True)
@@ -110,7 +121,7 @@ def _group_means(received, symbols):  # type: ignore[no-untyped-def]
         else:
             means[g] = 0.0
             total += 1e60
-    return means, total / (groups * (size - 1))
+    return means, min(max(total / (groups * (size - 1)), 1e-30), 1e60)
 
 
 @njit(nogil=True, cache=True)
@@ -119,16 +130,17 @@ def _phasors(samples, bank, start, step, indices, symbols):  # type: ignore[no-u
     return _group_means(received.reshape(symbols.shape), symbols)[0]
 
 
-def turn_back(
-    received: NDArray[np.complex64], known: KnownSymbols, cfo: float
-) -> NDArray[np.complex64]:
-    """Take a carrier offset (cycles per symbol) out of the known symbols, ``complex64 [groups, 8]``."""
-    turned: NDArray[np.complex64] = _turn_back(received, known.indices, cfo)
-    return turned
+@njit(nogil=True, cache=True)
+def _phasors_at(samples, bank, starts, step, indices, symbols):  # type: ignore[no-untyped-def]
+    means = np.empty((starts.size, symbols.shape[0]), np.complex64)
+    for n in range(starts.size):
+        means[n] = _phasors(samples, bank, starts[n], step, indices, symbols)
+    return means
 
 
 @njit(nogil=True, cache=True)
 def _turn_back(received, indices, cfo):  # type: ignore[no-untyped-def]
+    """Take a carrier offset (cycles per symbol) out of the known symbols, ``complex64 [groups, 8]``."""
     groups, size = received.shape
     out = np.empty((groups, size), np.complex64)
     step = np.exp(-2j * np.pi * cfo)
@@ -189,6 +201,33 @@ def known_body(first: int, symbols: NDArray[np.complex64]) -> KnownSymbols:
     )
 
 
+@lru_cache(maxsize=64)
+def known_before_header(body_symbols: int) -> KnownSymbols:
+    """Preamble and pilots of a burst whose header and payload have ``body_symbols`` symbols."""
+    return join(known_preamble(), known_pilots(body_symbols))
+
+
+def known_behind_header(body_symbols: int, header: NDArray[np.complex64]) -> KnownSymbols:
+    """All that is known of a burst once its header has been read and encoded again.
+
+    Args:
+        body_symbols: of header and payload.
+        header: ``complex64 [512]``.
+    """
+    layout, header_groups = _layout_behind_header(body_symbols)
+    symbols = layout.symbols.copy()
+    symbols[header_groups] = header.reshape(-1, GROUP)
+    return KnownSymbols(layout.indices, symbols)
+
+
+@lru_cache(maxsize=64)
+def _layout_behind_header(body_symbols: int) -> tuple[KnownSymbols, NDArray[np.int64]]:
+    """Known symbols with zeros in place of the header, and which groups those are."""
+    blank = known_body(0, np.zeros(wf.HEADER_SYMBOLS, np.complex64))
+    layout = join(known_before_header(body_symbols), blank)
+    return layout, np.flatnonzero(~layout.symbols.any(axis=1))
+
+
 def track_timing(
     samples: NDArray[np.complex64], start: float, known: KnownSymbols
 ) -> tuple[float, float]:
@@ -206,16 +245,11 @@ def track_timing(
     Returns:
         ``(start, step)``.
     """
-    length = float(known.indices.max()) + 1
+    length = float(known.indices[-1, -1]) + 1
     step = _best_step(samples, start, known, length)
     for _ in range(_TIMING_ROUNDS):
-        delta = _EARLY_LATE_SYMBOLS * _SPS
-        early, middle, late = (
-            known.phasors(samples, start + shift, step) for shift in (-delta, 0.0, delta)
-        )
-        errors = (middle.astype(np.complex128).conj() * (late - early)).real
-        slope = _early_late_slope() * float(_power(middle).mean())
-        offset, drift = _straight_line(known.centres, errors / max(slope, 1e-30))
+        phasors = known.phasors(samples, start + _EARLY_MIDDLE_LATE, step)
+        offset, drift = _timing_error(phasors, known.centres, _early_late_slope())
         start += offset * _SPS
         step += drift * _SPS
     return start, step
@@ -249,19 +283,29 @@ def _powers(samples, bank, start, steps, indices, symbols):  # type: ignore[no-u
     powers = np.zeros(steps.size)
     for n in range(steps.size):
         for mean in _phasors(samples, bank, start, steps[n], indices, symbols):
-            powers[n] += float(mean.real) ** 2 + float(mean.imag) ** 2
+            powers[n] += _power(mean)
     return powers
 
 
-def _vertex(left: float, middle: float, right: float) -> float:
+@njit(nogil=True, cache=True)
+def _vertex(left, middle, right):  # type: ignore[no-untyped-def]
     """Place of the maximum through three equally spaced values, limited to +-1; 0 where there is none."""
     bend = left - 2 * middle + right
-    return 0.0 if not bend < 0 else float(np.clip(0.5 * (left - right) / bend, -1, 1))
+    return min(max(0.5 * (left - right) / bend, -1.0), 1.0) if bend < 0 else 0.0
 
 
-def _power(values: NDArray[np.complex64]) -> NDArray[np.float64]:
-    """Squared magnitudes; in double precision, since nothing bounds the receiver's input."""
-    return values.real.astype(np.float64) ** 2 + values.imag.astype(np.float64) ** 2
+@njit(nogil=True, cache=True)
+def _power(value):  # type: ignore[no-untyped-def]
+    """Squared magnitude; in double precision, since nothing bounds the receiver's input."""
+    return float(value.real) ** 2 + float(value.imag) ** 2
+
+
+@njit(nogil=True, cache=True)
+def _mean_power(values):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for value in values:
+        total += _power(value)
+    return total / values.size
 
 
 @cache
@@ -279,12 +323,29 @@ def _early_late_slope() -> float:
     return -(raised_cosine(d + h) - raised_cosine(d - h)) / h
 
 
-def _straight_line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
-    """Least squares ``y = offset + slope x``."""
-    centre = x.mean()
-    spread = ((x - centre) ** 2).sum()
-    slope = float(((x - centre) * y).sum() / spread)
-    return float(y.mean() - slope * centre), slope
+@njit(nogil=True, cache=True)
+def _timing_error(phasors, centres, unit_slope):  # type: ignore[no-untyped-def]
+    """Timing error in symbols and its growth per symbol: a straight line (least squares) through the
+    early-late errors of the groups.
+
+    Args:
+        phasors: early, in the middle and late, ``complex64 [3, groups]``.
+        centres: of the groups in symbols, ``float64 [groups]``.
+        unit_slope: early-late error per symbol of timing error, for unit power.
+    """
+    early, middle, late = phasors
+    scale = 1.0 / max(unit_slope * _mean_power(middle), 1e-30)
+    errors = np.empty(centres.size)
+    for g in range(centres.size):
+        errors[g] = (np.conj(np.complex128(middle[g])) * (late[g] - early[g])).real * scale
+    centre = centres.mean()
+    spread = 0.0
+    product = 0.0
+    for g in range(centres.size):
+        spread += (centres[g] - centre) ** 2
+        product += (centres[g] - centre) * errors[g]
+    slope = product / spread
+    return errors.mean() - slope * centre, slope
 
 
 def residual_dc(
@@ -358,14 +419,47 @@ def _project_tone(received, symbols, instants, cycles_per_sample):  # type: igno
     return correlation, energy, max(power / groups - noise / size, 0.0), noise
 
 
-def residual_cfo(phasors: NDArray[np.complex64], centres: NDArray[np.float64]) -> float:
-    """Carrier offset left after acquisition, cycles per symbol: peak of the known symbols' spectrum."""
-    span = float(centres[-1] - centres[0]) + GROUP
-    resolution = 1.0 / (8 * span)
-    steps = max(1, int(np.ceil(_RESIDUAL_CFO_REACH / resolution)))
+def residual_cfo(
+    phasors: NDArray[np.complex64],
+    centres: NDArray[np.float64],
+    reach: float = _RESIDUAL_CFO_REACH,
+) -> float:
+    """Carrier offset that is left, cycles per symbol: peak of the known symbols' spectrum.
+
+    Args:
+        phasors: ``complex64 [groups]``.
+        centres: of the groups, in symbols, ``float64 [groups]``.
+        reach: the largest offset looked for.
+    """
+    return float(_residual_cfo(phasors, centres, reach))
+
+
+@njit(nogil=True, cache=True)
+def _residual_cfo(phasors, centres, reach):  # type: ignore[no-untyped-def]
+    resolution = 1.0 / (8 * (centres[-1] - centres[0] + GROUP))
+    steps = max(1, int(np.ceil(reach / resolution)))
     power = _spectrum(phasors.astype(np.complex128), centres, resolution, steps)
-    peak = int(np.clip(np.argmax(power), 1, 2 * steps - 1))
-    return (peak - steps + _vertex(*power[peak - 1 : peak + 2])) * resolution
+    peak = min(max(int(np.argmax(power)), 1), 2 * steps - 1)
+    vertex = _vertex(power[peak - 1], power[peak], power[peak + 1])
+    return (peak - steps + vertex) * resolution
+
+
+def tone_powers(
+    phasors: NDArray[np.complex64], centres: NDArray[np.float64], cfo: float
+) -> list[float]:
+    """Power of the known symbols under a carrier offset, for each row of ``complex64 [n, groups]``."""
+    powers: NDArray[np.float64] = _tone_powers(phasors, centres, cfo)
+    return powers.tolist()
+
+
+@njit(nogil=True, cache=True)
+def _tone_powers(phasors, centres, cfo):  # type: ignore[no-untyped-def]
+    totals = np.zeros(phasors.shape[0], np.complex128)
+    for g in range(centres.size):
+        turn = np.exp(-2j * np.pi * cfo * centres[g])
+        for n in range(totals.size):
+            totals[n] += phasors[n, g] * turn
+    return totals.real**2 + totals.imag**2
 
 
 @njit(nogil=True, cache=True)
@@ -398,7 +492,13 @@ def track_phase(
     Returns:
         ``complex128 [groups]``.
     """
-    level = max(float(_power(phasors).mean()) - noise_variance / GROUP, 1e-30)
+    channel: NDArray[np.complex128] = _track_phase(phasors, centres, noise_variance)
+    return channel
+
+
+@njit(nogil=True, cache=True)
+def _track_phase(phasors, centres, noise_variance):  # type: ignore[no-untyped-def]
+    level = max(_mean_power(phasors) - noise_variance / GROUP, 1e-30)
     return _smooth(
         phasors.astype(np.complex128), centres, noise_variance / GROUP, _PHASE_WALK * level
     )
@@ -422,6 +522,33 @@ def _smooth(observed, centres, observation_noise, walk):  # type: ignore[no-unty
         gain = variance[g] / (predicted[g + 1] + 1e-300)
         state[g] += gain * (state[g + 1] - state[g])
     return state
+
+
+def estimate_channel(
+    received: NDArray[np.complex64], known: KnownSymbols
+) -> tuple[float, NDArray[np.complex128], float]:
+    """Residual carrier offset, the channel at each group behind it, and the noise.
+
+    Args:
+        received: matched filter outputs of the known symbols, ``complex64 [groups, 8]``.
+        known: what they carried.
+
+    Returns:
+        The offset in cycles per symbol, ``complex128 [groups]``, and N0 of one received symbol.
+    """
+    channel: NDArray[np.complex128]
+    cfo, channel, noise_variance = _estimate_channel(
+        received, known.indices, known.symbols, known.centres
+    )
+    return cfo, channel, noise_variance
+
+
+@njit(nogil=True, cache=True)
+def _estimate_channel(received, indices, symbols, centres):  # type: ignore[no-untyped-def]
+    means, _ = _group_means(received, symbols)
+    cfo = _residual_cfo(means, centres, _RESIDUAL_CFO_REACH)
+    phasors, noise_variance = _group_means(_turn_back(received, indices, cfo), symbols)
+    return cfo, _track_phase(phasors, centres, noise_variance), noise_variance
 
 
 def divide_channel(

@@ -15,6 +15,7 @@ from blocks.modem.pulse import (
     derotate,
     filter_real,
     matched_filter_bank,
+    sample_mean,
     sample_symbols,
     shape,
     shaping_taps,
@@ -173,3 +174,11 @@ def test_filter_real_is_the_plain_correlation(taps: int, extra: int) -> None:
     weights = generator.standard_normal(taps).astype(np.float32)
     expected = np.correlate(samples, weights, "valid")
     assert np.allclose(filter_real(samples, weights), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 1001, 40_000])
+def test_mean_in_double_precision(count: int) -> None:
+    samples = noise(count, 1.0, np.random.default_rng(count)).astype(np.complex64)
+    samples += np.complex64(1000 - 300j)
+    expected = samples.astype(np.complex128).mean()
+    assert sample_mean(samples) == pytest.approx(expected, rel=1e-12)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from blocks.modem.scrambling import gold_sequence
+from blocks.modem.scrambling import descramble, gold_sequence
 
 
 def by_recursion(c_init: int, length: int) -> list[int]:
@@ -36,6 +36,15 @@ def test_cached_result_cannot_be_spoilt() -> None:
     sequence = gold_sequence(3, 100)
     with pytest.raises(ValueError, match="read-only"):
         sequence[0] = 1
+
+
+def test_descrambling_undoes_what_scrambling_did_to_the_bits() -> None:
+    generator = np.random.default_rng(9)
+    bits = generator.integers(0, 2, 1001).astype(np.uint8)
+    certainty = generator.exponential(5.0, 1001).astype(np.float32)
+    llrs = np.where(bits ^ gold_sequence(11, 1001), -certainty, certainty)
+    descramble(llrs, 11)
+    assert np.array_equal(llrs, np.where(bits, -certainty, certainty))
 
 
 def test_bad_input() -> None:

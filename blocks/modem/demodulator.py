@@ -28,9 +28,10 @@ from blocks.modem.pulse import (
     BANK_MARGIN_SAMPLES,
     derotate,
     matched_filter_bank,
+    sample_mean,
     sample_symbols,
 )
-from blocks.modem.scrambling import gold_sequence
+from blocks.modem.scrambling import descramble
 from blocks.modem.tracking import (
     KnownSymbols,
     body_positions,
@@ -144,11 +145,6 @@ def _estimate_channel(received: NDArray[np.complex64], known: KnownSymbols) -> _
     return _Channel(cfo, known.centres, values, noise_variance)
 
 
-def _mean(samples: NDArray[np.complex64]) -> complex:
-    """A receiver's DC offset and very little of the signal: 1/n of the energy of n symbols."""
-    return complex(samples.mean(dtype=np.complex128))
-
-
 def demodulate_header(
     samples: NDArray[np.complex64], acquisition: Acquisition
 ) -> tuple[BurstHeader | None, BurstMeasurement]:
@@ -159,7 +155,7 @@ def demodulate_header(
             ``HEADER_SPAN_SAMPLES`` after it.
         acquisition: with ``start`` relative to ``samples``.
     """
-    turned = derotate(samples, acquisition.cfo / _SPS, _mean(samples))
+    turned = derotate(samples, acquisition.cfo / _SPS, sample_mean(samples))
     known = known_before_header(wf.HEADER_SYMBOLS)
     timed = _TimedSamples(turned, acquisition.start, float(_SPS))
     positions = _positions(0, wf.HEADER_SYMBOLS)
@@ -253,7 +249,8 @@ def demodulate_burst(
         max_iterations: limit of the LDPC decoder.
     """
     cycles = acquisition.cfo / _SPS
-    mean = _mean(samples)
+    # A receiver's DC offset and very little of the signal: 1/n of the energy of n symbols.
+    mean = sample_mean(samples)
     turned = derotate(samples, cycles, mean)
     body = wf.HEADER_SYMBOLS + header.payload_symbols
     known = known_behind_header(body, header_symbols(header))
@@ -294,8 +291,7 @@ def decode_blocks(
     llrs = demap_8psk(symbols, noise_variance).reshape(header.blocks, plan.coded_bits)
     numbers = range(header.first_block, header.first_block + header.blocks)
     for block_llrs, number in zip(llrs, numbers, strict=True):
-        seed = wf.payload_scrambling_seed(number, header.redundancy_version)
-        block_llrs *= 1.0 - 2.0 * gold_sequence(seed, plan.coded_bits).astype(np.float32)
+        descramble(block_llrs, wf.payload_scrambling_seed(number, header.redundancy_version))
     decoded = ldpc_decoder.decode_blocks(
         code,
         llrs,

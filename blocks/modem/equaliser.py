@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 TAPS_BEFORE = 6
 TAPS_AFTER = 10
 _TAPS = TAPS_BEFORE + 1 + TAPS_AFTER
+_IS_ECHO = np.arange(_TAPS) != TAPS_BEFORE
 
 # An echo is believed where a tap stands out of the estimate's noise by this factor (power): noise alone does
 # that with probability exp(-16) per tap, 2e-6 per burst.
@@ -53,13 +54,12 @@ class ImpulseResponse:
 
     def echoes(self) -> ImpulseResponse | None:
         """The same with all taps that are noise at zero; None where only the main tap is left."""
-        power = np.abs(self.taps) ** 2
+        power = self.taps.real**2 + self.taps.imag**2
         main = float(power[TAPS_BEFORE])
-        others = np.arange(_TAPS) != TAPS_BEFORE
-        found = (power > DETECTION_FACTOR * self.variances) & (power > DETECTION_FLOOR * main)
-        if not np.any(found & others):
+        least = np.maximum(DETECTION_FACTOR * self.variances, DETECTION_FLOOR * main)
+        if not (_IS_ECHO & (power > least)).any():
             return None
-        keep = (power > _KEEP_FACTOR * self.variances) | ~others
+        keep = (power > _KEEP_FACTOR * self.variances) | ~_IS_ECHO
         return ImpulseResponse(np.where(keep, self.taps, 0.0), self.variances, self.noise_variance)
 
 
@@ -72,14 +72,23 @@ def estimate_response(
         received: ``complex64 [n]``, carrier phase and amplitude of the main tap taken out.
         known: what was sent, of unit amplitude, ``complex64 [n]``; some 100 symbols of it random.
     """
+    return ImpulseResponse(*_least_squares(received, known))
+
+
+@njit(nogil=True, cache=True)
+def _least_squares(received, known):  # type: ignore[no-untyped-def]
     gram, correlation, energy, rows = _normal_equations(
         received.astype(np.complex128), known.astype(np.complex128)
     )
     inverse = _inverse(gram)
-    taps = inverse @ correlation
-    left = energy - float(np.vdot(taps, correlation).real)
+    taps = np.zeros(_TAPS, np.complex128)
+    left = energy
+    for i in range(_TAPS):
+        for j in range(_TAPS):
+            taps[i] += inverse[i, j] * correlation[j]
+        left -= (np.conj(taps[i]) * correlation[i]).real
     noise = max(left / (rows - _TAPS), 1e-30)
-    return ImpulseResponse(taps, noise * np.diag(inverse).real, noise)
+    return taps, noise * np.diag(inverse).real, noise
 
 
 @njit(nogil=True, cache=True)

@@ -6,7 +6,7 @@ A header whose CRC fails is dropped; nothing is guessed from it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from blocks.modem.ldpc_code import LdpcCode, get_code
 from blocks.modem.ldpc_decoder import decode
 from blocks.modem.ldpc_encoder import encode
 from blocks.modem.psk import demap_bpsk, modulate_bpsk
-from blocks.modem.scrambling import gold_sequence
+from blocks.modem.scrambling import descramble, gold_sequence
 
 # Field widths in bits, in the order of transmission, most significant bit first.
 _WIDTHS = {
@@ -70,10 +70,9 @@ class BurstHeader:
     stream: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name, value in vars(self).items():
             if type(value) is not int:
-                raise wf.WaveformError(f"header {field.name}: expected an integer, got {value!r}")
+                raise wf.WaveformError(f"header {name}: expected an integer, got {value!r}")
         for name, value in self._wire_values().items():
             if not 0 <= value < 1 << _WIDTHS[name]:
                 raise wf.WaveformError(
@@ -123,19 +122,22 @@ class BurstHeader:
 
     def to_bits(self) -> NDArray[np.uint8]:
         """The header with its CRC as ``uint8 [128]``."""
-        text = "".join(f"{value:0{_WIDTHS[name]}b}" for name, value in self._wire_values().items())
-        return append_crc16(np.frombuffer(text.encode(), np.uint8) - np.uint8(ord("0")))
+        number = 0
+        for name, value in self._wire_values().items():
+            number = number << _WIDTHS[name] | value
+        octets = number.to_bytes(sum(_WIDTHS.values()) // 8, "big")
+        return append_crc16(np.unpackbits(np.frombuffer(octets, np.uint8)))
 
     @classmethod
     def from_bits(cls, bits: NDArray[np.uint8]) -> BurstHeader | None:
         """Read ``uint8 [128]``; None where the CRC, the version or the fields' agreement fails."""
         if not check_crc16(bits):
             return None
+        number = int.from_bytes(np.packbits(bits[: sum(_WIDTHS.values())]).tobytes(), "big")
         values = {}
-        start = 0
-        for name, width in _WIDTHS.items():
-            values[name] = int("".join(map(str, bits[start : start + width])), 2)
-            start += width
+        for name, width in reversed(_WIDTHS.items()):
+            values[name] = number & ((1 << width) - 1)
+            number >>= width
         if values.pop("version") != wf.WAVEFORM_VERSION:
             return None
         try:
@@ -166,7 +168,7 @@ def decode_header(symbols: NDArray[np.complex64], noise_variance: float) -> Burs
         symbols: unit-amplitude BPSK plus noise.
         noise_variance: N0 of one complex symbol.
     """
-    signs = 1.0 - 2.0 * gold_sequence(wf.HEADER_SCRAMBLING_SEED, wf.HEADER_CODED_BITS)
-    llrs = demap_bpsk(symbols, noise_variance) * signs.astype(np.float32)
+    llrs = demap_bpsk(symbols, noise_variance)
+    descramble(llrs, wf.HEADER_SCRAMBLING_SEED)
     result = decode(header_code(), llrs, max_iterations=_MAX_ITERATIONS, bits_per_symbol=1)
     return BurstHeader.from_bits(result.bits)

@@ -7,6 +7,8 @@ substitution. Each later row gives its own parity column directly.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -74,6 +76,7 @@ def _encode_blocks(
             coded[block, t] = flat[index[t]]
 
 
+@lru_cache(maxsize=256)
 def _first_parity_shift(code: LdpcCode) -> int:
     """Shift left on the first parity column when the core rows are summed: pairs cancel, one stays."""
     edges = range(code.row_start[0], code.row_start[CORE_ROWS])

@@ -49,3 +49,19 @@ def gold_sequence(c_init: int, length: int) -> NDArray[np.uint8]:
     sequence = _gold(c_init, length)
     sequence.flags.writeable = False
     return sequence
+
+
+def descramble(llrs: NDArray[np.float32], c_init: int) -> None:
+    """Undo the scrambling of log-likelihood ratios in place: a scrambling bit of 1 turns the sign.
+
+    Args:
+        llrs: ``float32 [n]``.
+        c_init: of the sequence the bits were scrambled with.
+    """
+    _turn_signs(llrs, gold_sequence(c_init, llrs.size))
+
+
+@njit(nogil=True, cache=True)
+def _turn_signs(llrs, sequence):  # type: ignore[no-untyped-def]
+    for n in range(llrs.size):
+        llrs[n] *= np.float32(1.0) - np.float32(2.0) * np.float32(sequence[n])

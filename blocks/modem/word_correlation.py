@@ -85,15 +85,33 @@ class Repetition(NamedTuple):
         The score does not say where a preamble starts: a window that holds silence and half of the words
         scores as well as one that holds them all. The strength, :func:`find_peaks`, does.
         """
-        energy = self.energy[positions].astype(np.float64)
-        correlation = _SCALE * np.sqrt(self.power[positions], dtype=np.float64)
-        return np.divide(correlation, energy, out=np.zeros_like(energy), where=energy > 0)
+        scores: NDArray[np.float64] = _score(self.power, self.energy, positions)
+        return scores
 
     def phase(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
         """Angle from one word to the next in radians, ``float64 [k]``."""
-        sums = self.sums[:, positions].astype(np.float64)
-        both = sums[0::2] + 1j * sums[1::2]
-        return np.angle(np.where(np.abs(both[0]) >= np.abs(both[1]), both[0], both[1]))
+        phases: NDArray[np.float64] = _phase(self.sums, positions)
+        return phases
+
+
+@njit(nogil=True, cache=True)
+def _score(power, energy, positions):  # type: ignore[no-untyped-def]
+    out = np.zeros(positions.size)
+    for k, n in enumerate(positions):
+        if energy[n] > 0:
+            out[k] = _SCALE * np.sqrt(np.float64(power[n])) / energy[n]
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _phase(sums, positions):  # type: ignore[no-untyped-def]
+    out = np.empty(positions.size)
+    for k, n in enumerate(positions):
+        plus = complex(np.float64(sums[0, n]), np.float64(sums[1, n]))
+        minus = complex(np.float64(sums[2, n]), np.float64(sums[3, n]))
+        larger = plus if abs(plus) >= abs(minus) else minus
+        out[k] = np.arctan2(larger.imag, larger.real)
+    return out
 
 
 def correlate(samples: NDArray[np.complex64]) -> Repetition:

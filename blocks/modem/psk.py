@@ -117,7 +117,7 @@ def _checked_noise(symbols: ComplexArray, noise_variance: float | FloatArray) ->
         raise ValueError(f"expected complex64 [n], got {symbols.dtype} {list(symbols.shape)}")
     if variance.shape not in ((1,), symbols.shape):
         raise ValueError(f"expected one noise variance or [{symbols.size}], got {variance.shape}")
-    if not (np.all(variance > 0) and np.all(np.isfinite(variance))):
+    if not ((variance > 0) & (variance < np.inf)).all():
         raise ValueError("noise variances must be positive and finite")
     return variance
 
@@ -142,7 +142,9 @@ def demap_8psk(
     variance = _checked_noise(symbols, noise_variance)
     llrs = _checked_out(out, BITS_PER_SYMBOL * symbols.size)
     parts = np.ascontiguousarray(symbols).view(np.float32)
-    _demap_8psk(parts, np.ascontiguousarray(np.broadcast_to(variance, symbols.shape)), llrs)
+    if variance.shape != symbols.shape:
+        variance = np.full(symbols.shape, variance[0])
+    _demap_8psk(parts, np.ascontiguousarray(variance), llrs)
     return llrs
 
 

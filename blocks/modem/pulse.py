@@ -115,10 +115,12 @@ def derotate(samples, cycles_per_sample, dc=0.0 + 0.0j):  # type: ignore[no-unty
     target = out.view(np.float32)
     table_real = np.empty(_PHASOR_TABLE, np.float32)
     table_imag = np.empty(_PHASOR_TABLE, np.float32)
+    step = np.exp(-2j * np.pi * cycles_per_sample)
+    phasor = 1.0 + 0.0j
     for k in range(_PHASOR_TABLE):
-        angle = -2.0 * np.pi * cycles_per_sample * k
-        table_real[k] = np.cos(angle)
-        table_imag[k] = np.sin(angle)
+        table_real[k] = phasor.real
+        table_imag[k] = phasor.imag
+        phasor *= step
     dc_real = np.float32(dc.real)
     dc_imag = np.float32(dc.imag)
     for start in range(0, count, _PHASOR_TABLE):

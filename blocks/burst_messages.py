@@ -19,7 +19,7 @@ from blocks.pmt_arrays import array_to_pmt, pmt_to_array
 from semantic.index_frame import LLR_STEP
 from semantic.link_statistics import BurstRecord, Fate
 
-_HEADER_FIELDS = tuple(BurstHeader.__dataclass_fields__)
+_HEADER_KEYS = {name: pmt.intern(name) for name in BurstHeader.__dataclass_fields__}
 _KEY_OK = pmt.intern("ok")
 _KEY_LLRS = pmt.intern("llrs")
 _KEY_FATE = pmt.intern("fate")
@@ -51,16 +51,17 @@ class BurstMessage:
 
 def quantise_llrs(llrs: NDArray[np.float32]) -> NDArray[np.int8]:
     """LLRs in nats to int8 steps of ``LLR_STEP``, saturating at +-127."""
-    return np.clip(np.rint(llrs / LLR_STEP), -127, 127).astype(np.int8)
+    steps = np.rint(llrs / LLR_STEP)
+    return np.minimum(np.maximum(steps, -127), 127).astype(np.int8)
 
 
 def to_pdu(header: BurstHeader, blocks: list[CodeBlock], record: BurstRecord) -> pmt.pmt_base:
     """PDU of a demodulated burst."""
     meta = pmt.make_dict()
-    for name in _HEADER_FIELDS:
-        meta = pmt.dict_add(meta, pmt.intern(name), pmt.from_uint64(getattr(header, name)))
+    for name, key in _HEADER_KEYS.items():
+        meta = pmt.dict_add(meta, key, pmt.from_uint64(getattr(header, name)))
     ok = np.array([block.ok for block in blocks], np.uint8)
-    llrs = np.concatenate([quantise_llrs(block.llrs) for block in blocks])
+    llrs = quantise_llrs(np.concatenate([block.llrs for block in blocks]))
     bits = np.concatenate([block.bits for block in blocks])
     meta = pmt.dict_add(meta, _KEY_OK, array_to_pmt(ok))
     meta = pmt.dict_add(meta, _KEY_LLRS, array_to_pmt(llrs))
@@ -79,7 +80,7 @@ def from_pdu(pdu: pmt.pmt_base) -> BurstMessage:
     if not (pmt.is_pair(pdu) and pmt.is_dict(pmt.car(pdu)) and pmt.is_u8vector(pmt.cdr(pdu))):
         raise ValueError("expected a PDU of bytes")
     meta = pmt.car(pdu)
-    header = BurstHeader(**{name: int(pmt.to_uint64(_get(meta, name))) for name in _HEADER_FIELDS})
+    header = BurstHeader(**{name: int(pmt.to_uint64(_get(meta, name))) for name in _HEADER_KEYS})
     shape = (header.blocks, header.plan.payload_bits)
     ok = pmt_to_array(_get(meta, "ok")).astype(np.bool_)
     llrs = pmt_to_array(_get(meta, "llrs"))

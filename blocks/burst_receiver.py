@@ -23,7 +23,7 @@ from blocks.burst_modulator import END_TAG
 from blocks.modem import waveform as wf
 from blocks.modem.burst_finder import BurstFinder, FoundBurst
 from blocks.modem.ldpc_decoder import DEFAULT_MAX_ITERATIONS
-from blocks.modem.stream_receiver import Outcome, ReceivedBurst, receive_burst
+from blocks.modem.stream_receiver import Outcome, ReceivedBurst, receive_burst, warm_up
 from blocks.pmt_arrays import array_to_pmt
 from blocks.sample_ring import Gap, SampleRing
 from blocks.worker_thread import WorkerThread
@@ -76,6 +76,8 @@ class BurstReceiver(gr.sync_block):
         max_iterations: int = DEFAULT_MAX_ITERATIONS,
     ) -> None:
         gr.sync_block.__init__(self, name="BurstReceiver", in_sig=[np.complex64], out_sig=None)
+        # Not in start(): by then the radio is sending already.
+        warm_up()
         self.message_port_register_out(PORT_BURSTS)
         self.message_port_register_out(PORT_CONSTELLATION)
         self.statistics = LinkStatistics()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -477,3 +480,40 @@ def test_dc_line_costs_nothing(dc_db: float) -> None:
         found = receiver.push(air.receive(samples, generator)) + receiver.flush()
         blocks = [block for item in found if item.burst for block in item.burst.blocks]
         assert [block.ok for block in blocks] == [True] * sum(b.header.blocks for b in bursts)
+
+
+_COMPILED_LATE = """
+import sys
+import numpy as np
+from numba.core.dispatcher import Dispatcher
+from blocks.modem.stream_receiver import StreamReceiver, warm_up
+
+def compiled():
+    modules = [module for name, module in sys.modules.items() if name.startswith("blocks.modem")]
+    return {
+        (one.__module__, one.__name__, str(signature))
+        for module in modules for one in vars(module).values() if isinstance(one, Dispatcher)
+        for signature in one.signatures
+    }
+
+samples = np.load(sys.argv[1])
+warm_up()
+before = compiled()
+receiver = StreamReceiver()
+received = receiver.push(samples) + receiver.flush()
+print(len(before), [str(one.outcome) for one in received], compiled() - before)
+"""
+
+
+def test_nothing_is_left_to_load_once_the_receiver_is_warm(tmp_path: Path) -> None:
+    """In a process of its own: the first bursts of a stream, one short and one long, find all code there."""
+    bursts = bursts_of(random_bits(1000, 1), mcs=2) + bursts_of(random_bits(20_000, 2), mcs=4)
+    samples = IMPAIRED.receive(on_air(bursts)[0], np.random.default_rng(3))
+    np.save(tmp_path / "samples.npy", samples)
+    ran = subprocess.run(
+        [sys.executable, "-c", _COMPILED_LATE, str(tmp_path / "samples.npy")],
+        capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    count, rest = ran.stdout.strip().split(" ", 1)
+    assert int(count) > 20
+    assert rest == f"{['demodulated'] * len(bursts)} set()"

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blocks.modem import demodulator as dem
+from blocks.modem import waveform as wf
+from blocks.modem.burst import build_bursts
 from blocks.modem.burst_finder import BurstFinder, FoundBurst
 from blocks.modem.header import BurstHeader
 from blocks.modem.ldpc_decoder import DEFAULT_MAX_ITERATIONS
+
+# A burst of 5,000 symbols in one code block.
+_WARM_UP_BITS = 6000
+_WARM_UP_MCS = 4
 
 
 class Outcome(StrEnum):
@@ -105,3 +112,19 @@ class StreamReceiver:
         return [
             receive_burst(found, self._max_iterations, overflow) for found in self._finder.flush()
         ]
+
+
+@cache
+def warm_up() -> None:
+    """Load the compiled code of every stage, so that the first burst of a stream does not wait for it.
+
+    That takes 0.2 s, during which a stream would pile up; longer where nothing has been compiled yet.
+    Done by receiving a burst, long enough for the sample clock to matter; the second call does nothing.
+    """
+    (burst,) = build_bursts(
+        np.zeros(_WARM_UP_BITS, np.uint8), frame_id=0, codec_tag=0, mcs=_WARM_UP_MCS
+    )
+    receiver = StreamReceiver()
+    receiver.push(burst.samples(wf.RECEIVER_SAMPLES_PER_SYMBOL))
+    (received,) = receiver.flush()
+    assert received.outcome is Outcome.DEMODULATED

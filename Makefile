@@ -16,7 +16,7 @@ help:
 	@echo 'make test       lint, then the tests'
 	@echo 'make test-slow  the tests that take minutes'
 	@echo 'make lint       ruff, mypy'
-	@echo 'make bench      the programs in benchmarks/, results on the screen'
+	@echo 'make bench      speed of decoder and modem beside their peers (uoisc benchmark has more)'
 	@echo 'make clean      remove caches and output, keep .venv'
 
 setup:
@@ -37,8 +37,8 @@ test-slow: setup
 	$(PYTEST) -m 'slow and not hardware'
 
 bench: setup
-	@set -e; for program in benchmarks/[a-z]*.py; do \
-	    echo "== $$program"; $(BIN)/python "$$program"; done
+	$(BIN)/uoisc benchmark ldpc
+	$(BIN)/uoisc benchmark modem
 
 clean:
 	rm -rf output .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -12,11 +12,11 @@ from blocks.modem import waveform as wf
 from blocks.modem.burst import Burst, assemble, build_bursts, insert_pilots
 from blocks.modem.crc import check_crc24b
 from blocks.modem.header import BurstHeader, decode_header
+from blocks.modem.known_symbols import body_positions
 from blocks.modem.ldpc_code import get_code
 from blocks.modem.ldpc_decoder import decode
 from blocks.modem.psk import demap_8psk
 from blocks.modem.scrambling import gold_sequence
-from blocks.modem.tracking import body_positions
 from tests.simulated_air import bursts_of, random_bits
 
 

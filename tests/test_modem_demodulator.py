@@ -15,9 +15,9 @@ from blocks.modem.burst import Burst, encode_block
 from blocks.modem.error_rates import Conditions, until_errors
 from blocks.modem.fading import TwoTaps
 from blocks.modem.header import BurstHeader
+from blocks.modem.known_symbols import body_positions
 from blocks.modem.ldpc_limits import normal_approximation_snr_db
 from blocks.modem.psk import demap_8psk
-from blocks.modem.tracking import body_positions
 from tests.simulated_air import (
     FIRST_SYMBOL,
     Air,

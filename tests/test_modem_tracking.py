@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from blocks.modem import known_symbols as ks
 from blocks.modem import tracking as tr
 from blocks.modem import waveform as wf
 from blocks.modem.burst import assemble, insert_pilots
@@ -31,10 +32,10 @@ def burst_symbols(header: BurstHeader, seed: int) -> NDArray[np.complex64]:
     return assemble(header, payload.reshape(header.blocks, -1))
 
 
-def known_of(header: BurstHeader) -> tr.KnownSymbols:
+def known_of(header: BurstHeader) -> ks.KnownSymbols:
     body = wf.HEADER_SYMBOLS + header.payload_symbols
-    return tr.join(
-        tr.known_preamble(), tr.known_pilots(body), tr.known_body(0, header_symbols(header))
+    return ks.join(
+        ks.known_preamble(), ks.known_pilots(body), ks.known_body(0, header_symbols(header))
     )
 
 
@@ -43,8 +44,8 @@ def test_positions_name_the_symbols_that_are_there(body: int) -> None:
     """Data and pilots found by their positions are those that the transmitter put there."""
     symbols = np.arange(1, body + 1).astype(np.complex64)
     sent = np.concatenate([wf.preamble(), insert_pilots(symbols)])
-    assert np.array_equal(sent[tr.body_positions(body)], symbols)
-    for known in (tr.known_pilots(body), tr.known_preamble()):
+    assert np.array_equal(sent[ks.body_positions(body)], symbols)
+    for known in (ks.known_pilots(body), ks.known_preamble()):
         assert np.array_equal(sent[known.indices.astype(int)], known.symbols)
 
 
@@ -52,7 +53,7 @@ def test_positions_name_the_symbols_that_are_there(body: int) -> None:
 def test_known_symbols_behind_the_header_are_all_parts_joined(blocks: int) -> None:
     header = burst_header(blocks)
     body = wf.HEADER_SYMBOLS + header.payload_symbols
-    known, joined = tr.known_behind_header(body, header_symbols(header)), known_of(header)
+    known, joined = ks.known_behind_header(body, header_symbols(header)), known_of(header)
     assert np.array_equal(known.indices, joined.indices)
     assert np.array_equal(known.symbols, joined.symbols)
 
@@ -103,16 +104,16 @@ def test_timing_of_the_shortest_burst() -> None:
 @pytest.mark.parametrize("offset", [-5e-4, -1e-4, 0.0, 3e-6, 2e-4, 5e-4])
 def test_residual_carrier_offset(offset: float) -> None:
     """Against the Cramer-Rao bound for these groups at 0 dB, and a few bounds for the largest error."""
-    known = tr.join(tr.known_preamble(), tr.known_pilots(wf.HEADER_SYMBOLS))
+    known = ks.join(ks.known_preamble(), ks.known_pilots(wf.HEADER_SYMBOLS))
     generator = np.random.default_rng(4)
     centres = known.centres
     bound = math.sqrt(
-        1.0 / (2 * tr.GROUP * (2 * np.pi) ** 2 * np.sum((centres - centres.mean()) ** 2))
+        1.0 / (2 * ks.GROUP * (2 * np.pi) ** 2 * np.sum((centres - centres.mean()) ** 2))
     )
     errors = []
     for _ in range(100):
         tone = np.exp(2j * np.pi * (offset * centres + generator.uniform()))
-        phasors = tone + noise(centres.size, 1.0 / tr.GROUP, generator)
+        phasors = tone + noise(centres.size, 1.0 / ks.GROUP, generator)
         errors.append(tr.residual_cfo(phasors.astype(np.complex64), centres) - offset)
     assert 0.8 < np.std(errors) / bound < 1.25
     assert np.abs(errors).max() < 5 * bound
@@ -128,7 +129,7 @@ def walk(centres: NDArray[np.float64], per_symbol: float, seed: int) -> NDArray[
 
 
 def test_power_of_a_tone_is_that_of_its_phasors_turned_back() -> None:
-    centres = tr.known_preamble().centres
+    centres = ks.known_preamble().centres
     tones = np.array([[1.0], [0.5j]]) * np.exp(2j * np.pi * 3e-4 * centres)
     powers = tr.tone_powers(tones.astype(np.complex64), centres, 3e-4)
     assert powers == pytest.approx([32.0**2, 16.0**2], rel=1e-5)
@@ -142,18 +143,18 @@ def test_phase_tracker_follows_the_promised_phase_noise(snr_db: float) -> None:
     """Random walk of 1e-5 rad^2/symbol, pilots every 136 symbols: the mean square error of the phase
     approaches that of the steady-state Wiener smoother, sqrt(Q R) / 2 for Q per group and R.
     """
-    centres = tr.known_pilots(18_000).centres
+    centres = ks.known_pilots(18_000).centres
     noise_variance = 10 ** (-snr_db / 10)
     errors = []
     for seed in range(20):
         phase = walk(centres, 1e-5, seed)
         phasors = np.exp(1j * phase) + noise(
-            centres.size, noise_variance / tr.GROUP, np.random.default_rng(100 + seed)
+            centres.size, noise_variance / ks.GROUP, np.random.default_rng(100 + seed)
         )
         tracked = tr.track_phase(phasors.astype(np.complex64), centres, noise_variance)
         errors.append(np.angle(tracked * np.exp(-1j * phase))[5:-5])
     mean_square = float(np.mean(np.square(errors)))
-    observation = noise_variance / (2 * tr.GROUP)
+    observation = noise_variance / (2 * ks.GROUP)
     per_group = 1e-5 * 136
     # Exact two-sided smoother of a random walk in white noise.
     expected = observation * math.sqrt(per_group / (per_group + 4 * observation))
@@ -163,18 +164,18 @@ def test_phase_tracker_follows_the_promised_phase_noise(snr_db: float) -> None:
 
 
 def test_phase_tracker_finds_a_still_channel_in_noise() -> None:
-    centres = tr.known_pilots(18_000).centres
+    centres = ks.known_pilots(18_000).centres
     channel = 0.3 * np.exp(2j)
     noise_variance = 0.09  # 0 dB
     generator = np.random.default_rng(5)
-    phasors = channel + noise(centres.size, noise_variance / tr.GROUP, generator)
+    phasors = channel + noise(centres.size, noise_variance / ks.GROUP, generator)
     tracked = tr.track_phase(phasors.astype(np.complex64), centres, noise_variance)
     error = np.mean(np.abs(tracked - channel) ** 2) / abs(channel) ** 2
-    assert error < 0.25 / tr.GROUP
+    assert error < 0.25 / ks.GROUP
 
 
 def test_phase_tracker_without_noise_is_the_identity() -> None:
-    centres = tr.known_pilots(5000).centres
+    centres = ks.known_pilots(5000).centres
     phasors = np.exp(1j * walk(centres, 1e-4, 6)).astype(np.complex64)
     assert np.allclose(tr.track_phase(phasors, centres, 1e-12), phasors, atol=1e-5)
 
@@ -215,12 +216,12 @@ def test_without_a_channel_symbols_say_nothing(value: float) -> None:
 
 
 def test_group_means_tell_channel_and_noise() -> None:
-    known = tr.known_pilots(100_000)
+    known = ks.known_pilots(100_000)
     generator = np.random.default_rng(8)
     received = 0.5j * known.symbols + noise(known.symbols.size, 0.3, generator).reshape(
-        -1, tr.GROUP
+        -1, ks.GROUP
     )
-    means, variance = tr.group_means(received.astype(np.complex64), known.symbols)
+    means, variance = ks.group_means(received.astype(np.complex64), known.symbols)
     assert np.allclose(means, (received * known.symbols.conj()).mean(axis=1), atol=1e-6)
     # 7 of 8 degrees of freedom are left: relative scatter 1 / sqrt(7 * groups) = 1.4 %.
     assert variance == pytest.approx(0.3, rel=0.05)
@@ -243,7 +244,7 @@ def test_dc_from_known_symbols(cfo: float, snr_db: float) -> None:
     after = []
     for _ in range(300):
         dc = noise(1, before, generator)[0]
-        disturbance = noise(count, variance, generator).reshape(-1, tr.GROUP)
+        disturbance = noise(count, variance, generator).reshape(-1, ks.GROUP)
         received = 1j * known.symbols + dc * tone + disturbance
         found = tr.residual_dc(
             received.astype(np.complex64), known, instants, cfo / RECEIVER_SPS, span

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blocks.modem import waveform as wf
+from blocks.modem.known_symbols import known_preamble
 from blocks.modem.preamble_alignment import (
     FREQUENCY_STEP,
     WORD_SHIFTS,
@@ -32,7 +33,7 @@ from blocks.modem.pulse import (
     filter_real,
     matched_filter_bank,
 )
-from blocks.modem.tracking import known_preamble, residual_cfo, tone_powers
+from blocks.modem.tracking import residual_cfo, tone_powers
 from blocks.modem.word_correlation import (
     FILTER_HALF_TAPS,
     REPEAT_SAMPLES,

@@ -21,6 +21,12 @@ from blocks.modem.equaliser import (
     mmse_filter,
 )
 from blocks.modem.header import BurstHeader, decode_header, header_symbols
+from blocks.modem.known_symbols import (
+    KnownSymbols,
+    body_positions,
+    known_before_header,
+    known_behind_header,
+)
 from blocks.modem.ldpc_code import get_code
 from blocks.modem.llr_calibration import failed_block_factor
 from blocks.modem.psk import demap_8psk
@@ -32,16 +38,7 @@ from blocks.modem.pulse import (
     sample_symbols,
 )
 from blocks.modem.scrambling import descramble
-from blocks.modem.tracking import (
-    KnownSymbols,
-    body_positions,
-    divide_channel,
-    estimate_channel,
-    known_before_header,
-    known_behind_header,
-    residual_dc,
-    track_timing,
-)
+from blocks.modem.tracking import divide_channel, estimate_channel, residual_dc, track_timing
 
 _SPS = wf.RECEIVER_SAMPLES_PER_SYMBOL
 # Symbols that the sample clock may have drifted by at the end of the longest burst, and the pulse.

@@ -34,11 +34,11 @@ from blocks.modem.fading import (
     parse_channel,
 )
 from blocks.modem.header import BurstHeader
+from blocks.modem.known_symbols import body_positions
 from blocks.modem.ldpc_decoder import DEFAULT_MAX_ITERATIONS
 from blocks.modem.psk import bicm_capacity_8psk
 from blocks.modem.simulated_air import Air, noise
 from blocks.modem.stream_receiver import StreamReceiver
-from blocks.modem.tracking import body_positions
 
 Sync = Literal["full", "ideal"]
 

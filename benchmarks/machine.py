@@ -14,17 +14,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Spread:
-    """Repeated measurements of one figure: their median with the smallest and the largest."""
+    """Repeated measurements of one figure: their median with the smallest and the largest.
+
+    ``seconds`` is how long all the runs took.
+    """
 
     median: float
     minimum: float
     maximum: float
     runs: int
-
-    @classmethod
-    def of(cls, values: list[float]) -> Spread:
-        """Sum up ``values``, at least one."""
-        return cls(statistics.median(values), min(values), max(values), len(values))
+    seconds: float
 
 
 def repeat(work: Callable[[], object], amount: float, seconds: float, runs: int = 3) -> Spread:
@@ -37,13 +36,14 @@ def repeat(work: Callable[[], object], amount: float, seconds: float, runs: int 
         runs: and for at least so many calls.
     """
     work()
-    rates: list[float] = []
+    times_s: list[float] = []
     end = time.monotonic() + seconds
-    while len(rates) < runs or time.monotonic() < end:
+    while len(times_s) < runs or time.monotonic() < end:
         started = time.perf_counter()
         work()
-        rates.append(amount / (time.perf_counter() - started))
-    return Spread.of(rates)
+        times_s.append(time.perf_counter() - started)
+    rates = [amount / time_s for time_s in times_s]
+    return Spread(statistics.median(rates), min(rates), max(rates), len(rates), sum(times_s))
 
 
 def machine() -> dict[str, Any]:

@@ -349,7 +349,11 @@ def run(seconds: float, seed: int, bursts: int, show: Callable[[str], None]) -> 
         "code_block_bits": wf.max_info_bits(MCS),
         "cfo_symbol_rates": CFO,
         "speed": [
-            {**asdict(one), "over_stock_chain": one.msym_per_s.median / stock[one.cores]}
+            {
+                "mcs": MCS,
+                **asdict(one),
+                "over_stock_chain": one.msym_per_s.median / stock[one.cores],
+            }
             for one in figures
         ],
         "latency_symbol_rate_hz": latency.SYMBOL_RATE_HZ,

@@ -30,6 +30,11 @@ def test_one_json_object_with_every_figure(uoisc: RunCommand) -> None:
         spread = row["msym_per_s"]
         assert 0 < spread["minimum"] <= spread["median"] <= spread["maximum"]
         assert spread["runs"] >= 3
+        # As many runs as the time is long: the total fits between the fastest and the slowest.
+        runs = row["symbols"] / 1e6 * spread["runs"]
+        assert runs / spread["maximum"] <= spread["seconds"] * (1 + 1e-9)
+        assert spread["seconds"] <= runs / spread["minimum"] * (1 + 1e-9)
+        assert row["mcs"] == 4
         assert row["over_stock_chain"] > 0
         received = "receiver" in row["name"] or "flowgraph" in row["name"]
         if received and row["snr_db"] is not None:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from blocks.modem import waveform as wf
 from blocks.modem.burst import Burst, assemble
 from blocks.modem.burst_finder import SEARCH_BLOCK_SAMPLES
-from blocks.modem.error_rates import MAX_CLOCK_PPM, PHASE_NOISE
+from blocks.modem.error_rates import MAX_CLOCK_PPM, PHASE_NOISE, wilson_ci95
 from blocks.modem.header import BurstHeader
 from blocks.modem.pulse import derotate, shape
 from blocks.modem.simulated_air import AIR_SAMPLES_PER_SYMBOL, Air
@@ -47,19 +47,9 @@ _LEAD_SYMBOLS = 300
 # Instant of the first preamble symbol in air samples behind the lead.
 _FIRST_SYMBOL = (wf.PULSE_HALF_SPAN_SYMBOLS + wf.RAMP_SYMBOLS) * AIR_SAMPLES_PER_SYMBOL
 
-Z95 = 1.96
 
-
-def wilson_ci95(events: int, trials: int) -> tuple[float, float]:
-    """Wilson 95 % interval of a probability of which ``events`` of ``trials`` came true."""
-    if trials == 0:
-        return 0.0, 1.0
-    share, z2 = events / trials, Z95**2 / trials
-    centre = (share + z2 / 2) / (1 + z2)
-    spread = Z95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials)) / (1 + z2)
-    low = 0.0 if events == 0 else max(0.0, centre - spread)
-    high = 1.0 if events == trials else min(1.0, centre + spread)
-    return low, high
+def _interval(events: int, trials: int) -> tuple[float, float]:
+    return wilson_ci95(events / max(1, trials), trials)
 
 
 @dataclass(frozen=True)
@@ -102,13 +92,13 @@ class Detections:
     def to_json(self) -> dict[str, Any]:
         """Counts, probabilities and their intervals."""
         found = self.trials - self.missed
-        low, high = wilson_ci95(self.missed, self.trials)
+        low, high = _interval(self.missed, self.trials)
         return {
             **asdict(self),
             "detected": found / self.trials if self.trials else None,
             "detected_ci95": [1 - high, 1 - low],
             "header_error_rate": self.headers_failed / found if found else None,
-            "header_error_rate_ci95": list(wilson_ci95(self.headers_failed, found)),
+            "header_error_rate_ci95": list(_interval(self.headers_failed, found)),
         }
 
 

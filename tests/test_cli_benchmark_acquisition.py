@@ -32,15 +32,6 @@ def test_inputs() -> None:
         parse_inputs("noise,music")
 
 
-@pytest.mark.parametrize(
-    ("events", "trials", "low", "high"),
-    [(0, 0, 0, 1), (0, 10_000, 0, 3.84e-4), (10, 10_000, 5.43e-4, 1.84e-3), (5, 5, 0.566, 1)],
-)
-def test_wilson_interval(events: int, trials: int, low: float, high: float) -> None:
-    """Values of the formula in E. B. Wilson, JASA 22 (1927), to three digits."""
-    assert bench.wilson_ci95(events, trials) == pytest.approx((low, high), rel=2e-3)
-
-
 def test_every_burst_is_found_where_that_is_easy_and_none_where_it_is_impossible() -> None:
     easy = bench.detect_all(bench.DetectionConditions(6.0, 0.0), range(8))
     assert easy == bench.Detections(trials=8)

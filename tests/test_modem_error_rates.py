@@ -16,6 +16,7 @@ from blocks.modem.error_rates import (
     shannon_limit_snr_db,
     snr_at_per,
     until_errors,
+    wilson_ci95,
 )
 from blocks.modem.fading import ChannelError, FlatFading, TwoTaps
 from blocks.modem.ldpc_limits import normal_approximation_snr_db
@@ -185,3 +186,12 @@ def test_price_of_synchronisation_and_code(mcs: int) -> None:
     assert not math.isnan(found["full"])
     assert found["full"] - found["ideal"] <= 0.3
     assert found["ideal"] - theory <= 0.8
+
+
+@pytest.mark.parametrize(
+    ("events", "trials", "low", "high"),
+    [(0, 0, 0, 1), (0, 10_000, 0, 3.84e-4), (10, 10_000, 5.43e-4, 1.84e-3), (5, 5, 0.566, 1)],
+)
+def test_wilson_interval(events: int, trials: int, low: float, high: float) -> None:
+    """Values of the formula in E. B. Wilson, JASA 22 (1927), to three digits."""
+    assert wilson_ci95(events / max(1, trials), trials) == pytest.approx((low, high), rel=2e-3)

@@ -1,4 +1,4 @@
-"""Cyclic redundancy checks of TS 38.212 clause 5.1: CRC-24A, CRC-24B and CRC-16.
+"""Cyclic redundancy checks of TS 38.212 clause 5.1: CRC-24B and CRC-16.
 
 Bits go in first-transmitted first, the register starts at zero and nothing is reflected or inverted,
 so a sequence with its own parity bits appended always has remainder zero.
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 BitArray = NDArray[np.uint8]
 
 # Generator polynomials without their leading term (TS 38.212 5.1).
-CRC24A_POLYNOMIAL = 0x864CFB
 CRC24B_POLYNOMIAL = 0x800063
 CRC16_POLYNOMIAL = 0x1021
 
@@ -30,7 +29,6 @@ def _byte_table(polynomial: int, width: int) -> NDArray[np.int64]:
     return table
 
 
-_TABLE_24A = _byte_table(CRC24A_POLYNOMIAL, 24)
 _TABLE_24B = _byte_table(CRC24B_POLYNOMIAL, 24)
 _TABLE_16 = _byte_table(CRC16_POLYNOMIAL, 16)
 
@@ -69,11 +67,6 @@ def _parity(bits: BitArray, table: NDArray[np.int64], width: int) -> BitArray:
     return ((value >> np.arange(width - 1, -1, -1)) & 1).astype(np.uint8)
 
 
-def crc24a(bits: BitArray) -> BitArray:
-    """CRC-24A parity (transport blocks) of ``bits`` (uint8 0/1 [n]): uint8 [24], most significant first."""
-    return _parity(bits, _TABLE_24A, 24)
-
-
 def crc24b(bits: BitArray) -> BitArray:
     """CRC-24B parity (code blocks) of ``bits`` (uint8 0/1 [n]): uint8 [24], most significant first."""
     return _parity(bits, _TABLE_24B, 24)
@@ -82,11 +75,6 @@ def crc24b(bits: BitArray) -> BitArray:
 def crc16(bits: BitArray) -> BitArray:
     """CRC-16 parity of ``bits`` (uint8 0/1 [n]): uint8 [16], most significant first."""
     return _parity(bits, _TABLE_16, 16)
-
-
-def append_crc24a(bits: BitArray) -> BitArray:
-    """``bits`` (uint8 0/1 [n]) followed by their CRC-24A: uint8 [n + 24]."""
-    return np.concatenate((bits, crc24a(bits)))
 
 
 def append_crc24b(bits: BitArray) -> BitArray:
@@ -102,11 +90,6 @@ def append_crc16(bits: BitArray) -> BitArray:
 def _holds(bits_with_crc: BitArray, table: NDArray[np.int64], width: int) -> bool:
     bits = _as_bits(bits_with_crc)
     return bits.size >= width and _remainder(bits, table, width) == 0
-
-
-def check_crc24a(bits_with_crc: BitArray) -> bool:
-    """Whether the last 24 of ``bits_with_crc`` (uint8 0/1 [n + 24]) are the CRC-24A of the others."""
-    return _holds(bits_with_crc, _TABLE_24A, 24)
 
 
 def check_crc24b(bits_with_crc: BitArray) -> bool:

@@ -115,6 +115,18 @@ class Tally:
         return Tally(**{name: count + theirs[name] for name, count in vars(self).items()})
 
 
+def wilson_ci95(share: float, trials: float) -> tuple[float, float]:
+    """Wilson 95 % interval of a probability that ``share`` of ``trials`` made true; (0, 1) of no trials."""
+    if not trials:
+        return 0.0, 1.0
+    n, z = trials, 1.96
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    spread = math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    # Exactly nothing and exactly all, whatever the rounding.
+    low = 0.0 if share == 0 else max(0.0, centre - z * spread)
+    return low, 1.0 if share == 1 else min(1.0, centre + z * spread)
+
+
 @dataclass(frozen=True)
 class Point:
     """One measured point of an error-rate curve."""
@@ -140,12 +152,7 @@ class Point:
     @property
     def ci95(self) -> tuple[float, float]:
         """Wilson 95 % interval of the block error rate, bursts taken as independent."""
-        n, z = self.effective_blocks, 1.96
-        if not n:
-            return 0.0, 1.0
-        centre = (self.per + z * z / (2 * n)) / (1 + z * z / n)
-        spread = math.sqrt(self.per * (1 - self.per) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return max(0.0, centre - z * spread), min(1.0, centre + z * spread)
+        return wilson_ci95(self.per, self.effective_blocks)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -76,7 +77,7 @@ def write_checkpoint(
     file: Path,
     recipe: Recipe,
     model: CodecModel,
-    metrics: dict[str, float],
+    metrics: Mapping[str, float | list[float]],
     data_sha256: str,
     intent_judge: str | None = None,
 ) -> FrameGeometry:

@@ -7,6 +7,7 @@ is an error, so that a misspelt setting is never silently ignored.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -181,6 +182,56 @@ class DecoderConfig(_Strict):
     refine_channels: int = Field(12, ge=1)
 
 
+class RungConfig(_Strict):
+    """One rate of the ladder.
+
+    Args:
+        levels: numbers of the levels that cells of a picture may have, poorest first. A single one is
+            the same for all cells; with several a map of the cells' levels is sent as well.
+        payload_bits: length of a picture, map and padding included; None with a single level, whose
+            length follows.
+    """
+
+    levels: tuple[int, ...] = Field(min_length=1)
+    payload_bits: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RungConfig:
+        if any(a >= b for a, b in pairwise(self.levels)):
+            raise ValueError("levels: expected rising numbers")
+        if (len(self.levels) == 1) != (self.payload_bits is None):
+            raise ValueError("payload_bits: for several levels, and for them only")
+        return self
+
+
+class LadderConfig(_Strict):
+    """Lower rates from the same weights: the first segments of every token, more of them where it matters.
+
+    Args:
+        grid: cells per side; the tokens of a cell have as many segments as its level says.
+        levels: per level the number of segments of every layer, poorest level first.
+        rungs: rates, poorest first. All segments of all tokens is a rung of its own, not named here.
+    """
+
+    grid: int = Field(ge=1)
+    levels: tuple[tuple[int, ...], ...] = Field(min_length=1)
+    rungs: tuple[RungConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _levels_rise(self) -> LadderConfig:
+        for low, high in pairwise(self.levels):
+            if (
+                len(low) != len(high)
+                or low == high
+                or any(a > b for a, b in zip(low, high, strict=True))
+            ):
+                raise ValueError(f"levels: {list(high)} does not add segments to {list(low)}")
+        for number, rung in enumerate(self.rungs):
+            if not 0 <= rung.levels[0] <= rung.levels[-1] < len(self.levels):
+                raise ValueError(f"rungs[{number}].levels: expected 0 to {len(self.levels) - 1}")
+        return self
+
+
 FilmMode = Literal["pooled", "cross_attention", "gated", "none"]
 
 
@@ -191,7 +242,7 @@ class CodecConfig(_Strict):
     "without text alignment".
     """
 
-    added: ClassVar[frozenset[str]] = frozenset({"film"})
+    added: ClassVar[frozenset[str]] = frozenset({"film", "ladder"})
 
     name: str
     image_size: int = Field(ge=16, le=2048)
@@ -201,6 +252,7 @@ class CodecConfig(_Strict):
     quantizer: QuantizerConfig
     decoder: DecoderConfig
     film: FilmMode = "pooled"
+    ladder: LadderConfig | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> CodecConfig:
@@ -215,7 +267,30 @@ class CodecConfig(_Strict):
                 raise ValueError("layers: grids must not grow, the finest comes first")
         if self.image_size % self.layers[0].grid:
             raise ValueError("image_size must be a multiple of the first layer's grid")
+        if self.ladder is not None:
+            self._check_ladder(self.ladder)
         return self
+
+    def _check_ladder(self, ladder: LadderConfig) -> None:
+        segments = self.segments
+        for number, level in enumerate(ladder.levels):
+            if len(level) != len(segments) or any(
+                not 0 <= sent <= have for sent, have in zip(level, segments, strict=True)
+            ):
+                raise ValueError(
+                    f"ladder.levels[{number}]: expected one number per layer, at most {segments}"
+                )
+        for number, layer in enumerate(self.layers):
+            if layer.grid % ladder.grid and len({level[number] for level in ladder.levels}) > 1:
+                raise ValueError(
+                    f"ladder.levels: layer {number} has {layer.grid} tokens a side, no multiple of "
+                    f"ladder.grid {ladder.grid}, so all levels must have the same number of its segments"
+                )
+
+    @property
+    def segments(self) -> tuple[int, ...]:
+        """M of every layer."""
+        return tuple(layer.dim // self.quantizer.segment_length for layer in self.layers)
 
 
 class IntentConfig(_Strict):
@@ -226,11 +301,15 @@ class IntentConfig(_Strict):
         judge: whose hidden states are compared: "tower" (:mod:`semantic.intent_judge`) or "llava". The
             judge that scores received pictures ("recognition") must not teach.
         path: folder of the Llava model.
+        share: of every batch that the judge looks at; it is the slowest part of a step on a CPU.
     """
+
+    added: ClassVar[frozenset[str]] = frozenset({"share"})
 
     weight: float = Field(ge=0)
     judge: str = "tower"
     path: Path | None = None
+    share: float = Field(1.0, gt=0, le=1)
 
     @model_validator(mode="after")
     def _judge_may_teach(self) -> IntentConfig:
@@ -279,10 +358,12 @@ class TrainingConfig(_Strict):
         adversarial: phase II, eq. (14) and (15); None leaves it out.
         erasure_probability: share of training pictures that lose runs of indices.
         index_error_probability: share of training pictures with a few wrong indices.
+        ladder_probability: share of training pictures of which only the first segments are sent
+            (nested dropout, over the levels of the codec's ladder).
         feature_cache: keep the frozen tower's feature maps in memory (about 0.4 MB per photo and flip).
     """
 
-    added: ClassVar[frozenset[str]] = frozenset({"intent", "adversarial"})
+    added: ClassVar[frozenset[str]] = frozenset({"intent", "adversarial", "ladder_probability"})
 
     seed: int = 0
     steps: int = Field(ge=1)
@@ -301,6 +382,7 @@ class TrainingConfig(_Strict):
     adversarial: AdversarialConfig | None = None
     erasure_probability: float = Field(0.3, ge=0, le=1)
     index_error_probability: float = Field(0.1, ge=0, le=1)
+    ladder_probability: float = Field(0.0, ge=0, le=1)
     validation_photos: int = Field(32, ge=1)
     validate_every: int = Field(500, ge=1)
     bf16: bool = True
@@ -319,6 +401,8 @@ class Recipe(_Strict):
             raise ValueError(
                 "training.feature_cache: false, for features of trainable towers change"
             )
+        if self.training.ladder_probability and self.codec.ladder is None:
+            raise ValueError("training.ladder_probability: needs codec.ladder")
         return self
 
 

@@ -17,7 +17,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,11 @@ from semantic.checkpoint import read_checkpoint, write_checkpoint
 from semantic.codec_config import Recipe, TrainingConfig, read_recipe
 from semantic.dataset import PhotoSet, TowerFeatures, read_photo_set
 from semantic.discriminator import Adversary
-from semantic.index_channel import draw_damage, layer_geometry
+from semantic.index_channel import draw_damage, draw_unsent, layer_geometry
 from semantic.intent_judge import IntentJudge, intent_loss, load_intent_judge
 from semantic.judges.answers import JudgeError
 from semantic.losses import add_adversarial, loss_terms
-from semantic.model import CodecModel, Reconstruction
+from semantic.model import CodecModel, IndexDamage, Reconstruction
 
 # Photos from which the per-channel standardisation is measured.
 STANDARDIZE_PHOTOS = 256
@@ -207,6 +207,10 @@ def _begin(
     fresh = [] if init_from is None else _inherit(run, init_from, output, report)
     if init_from is None or any(".standardize." in name for name in fresh):
         _measure_standardization(run)
+    if run.codebooks_ready:
+        # Codebooks of layers whose encoder starts anew know nothing of what it says.
+        anew = {int(name.split(".")[1]) for name in fresh if ".project_image." in name}
+        _initialise_codebooks(run, sorted(anew))
 
 
 def _inherit(
@@ -264,13 +268,13 @@ def _step(run: Run, progress: float) -> dict[str, float]:
     torch.manual_seed(int(random.integers(1 << 62)))
     numbers, flips, queries = _draw_batch(run, random)
     if run.step == run.continuous_steps and not run.codebooks_ready:
-        _initialise_codebooks(run)
+        _initialise_codebooks(run, range(len(run.model.segment_quantizers)))
     pictures = run.features.pictures(numbers, flips).to(run.device)
     rate = learning_rate(config, run.step, progress)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     result = _forward(run, numbers, flips, queries, random)
-    intent = intent_loss(run.judge, pictures, result.pictures, queries) if run.judge else None
+    intent = _intent_term(run, pictures, result.pictures, queries)
     terms = loss_terms(pictures, result.pictures, result.quantization_loss, config, intent)
     adversary = run.adversary if _in_phase_two(run, progress) else None
     if adversary is not None:
@@ -288,6 +292,17 @@ def _step(run: Run, progress: float) -> dict[str, float]:
     if adversary is not None:
         record.update(adversary.learn(pictures, result.pictures, rate / config.learning_rate))
     return {**record, "learning_rate": rate, "gradient": float(norm), "revived": float(revived)}
+
+
+def _intent_term(
+    run: Run, pictures: Tensor, reconstructed: Tensor, queries: list[str]
+) -> Tensor | None:
+    """Eq. (11) over the share of the batch that the recipe says; photos of a batch come in random order."""
+    config = run.training.intent
+    if run.judge is None or config is None:
+        return None
+    seen = math.ceil(config.share * len(queries))
+    return intent_loss(run.judge, pictures[:seen], reconstructed[:seen], queries[:seen])
 
 
 def _in_phase_two(run: Run, progress: float) -> bool:
@@ -335,7 +350,8 @@ def _forward(
             len(numbers),
             config,
             random,
-        ).to(run.device)
+        )
+        damage = _with_unsent(damage, run, len(numbers), random).to(run.device)
     with torch.autocast(run.device.type, torch.bfloat16, enabled=config.bf16):
         result: Reconstruction = run.model(
             maps,
@@ -344,6 +360,18 @@ def _forward(
             continuous_noise=config.continuous_noise if continuous else None,
         )
     return result
+
+
+def _with_unsent(
+    damage: IndexDamage, run: Run, batch: int, random: np.random.Generator
+) -> IndexDamage:
+    """What is not sent is as unknown to the decoder as what is lost."""
+    probability = run.training.ladder_probability
+    if not probability:
+        return damage
+    unsent = draw_unsent(run.recipe.codec, batch, probability, random)
+    pairs = zip(damage.erased, unsent, strict=True)
+    return IndexDamage([erased | mask for erased, mask in pairs], damage.replaced)
 
 
 def _update_codebooks(run: Run, result: Reconstruction) -> int:
@@ -390,8 +418,8 @@ def _measure_standardization(run: Run) -> None:
 
 
 @torch.no_grad()
-def _initialise_codebooks(run: Run) -> None:
-    """Start every codebook from k-means over the encoder's present output."""
+def _initialise_codebooks(run: Run, layers: Sequence[int]) -> None:
+    """Start the codebooks of some layers from k-means over the encoder's present output."""
     collected: list[list[Tensor]] = [[] for _ in run.model.alignments]
     keep = run.step
     for offset in range(KMEANS_BATCHES):
@@ -402,29 +430,62 @@ def _initialise_codebooks(run: Run) -> None:
         for layer, features in zip(collected, aligned, strict=True):
             layer.append(features)
     run.step = keep
-    for quantizer, parts in zip(run.model.segment_quantizers, collected, strict=True):
-        quantizer.initialise(torch.cat(parts), batches=KMEANS_BATCHES)
+    for number in layers:
+        quantizer = run.model.segment_quantizers[number]
+        quantizer.initialise(torch.cat(collected[number]), batches=KMEANS_BATCHES)
 
 
 @torch.inference_mode()
-def validate(run: Run) -> dict[str, float]:
-    """PSNR of the averaged weights on the held-out photos, without channel errors, in dB."""
+def validate(run: Run) -> dict[str, Any]:
+    """PSNR of the averaged weights on the held-out photos, without channel errors, in dB.
+
+    Returns:
+        ``validation_psnr_db``, everything sent, and ``validation_psnr_db_by_level`` with each level of the
+        ladder everywhere.
+    """
     live = {name: value.clone() for name, value in run.model.state_dict().items()}
     run.model.load_state_dict(run.average)
     run.model.eval()
+    ladder = run.recipe.codec.ladder
+    levels = [None] if ladder is None else [None, *ladder.levels]
     values = []
     for number in run.validation_numbers:
         question = run.features.photos.questions[number][0]
         aligned = run.model.align(*_features(run, [number], [False], [question]))
-        if run.step > run.continuous_steps:
-            pairs = zip(run.model.segment_quantizers, aligned, strict=True)
-            aligned = [quantizer.lookup(quantizer.nearest(f.float())) for quantizer, f in pairs]
-        found = run.model.decode_vectors(aligned)
-        error = (found.cpu() - run.features.pictures([number], [False])).square().mean()
-        values.append(-10 * math.log10(max(float(error), 1e-10)))
+        picture = run.features.pictures([number], [False])
+        if run.step <= run.continuous_steps:
+            values.append([_psnr_db(run.model.decode_vectors(aligned), picture)] * len(levels))
+            continue
+        pairs = zip(run.model.segment_quantizers, aligned, strict=True)
+        indices = [quantizer.nearest(features.float()) for quantizer, features in pairs]
+        values.append(
+            [
+                _psnr_db(run.model.decode(indices, _beyond(indices, level)), picture)
+                for level in levels
+            ]
+        )
     run.model.load_state_dict(live)
     run.model.train()
-    return {"validation_psnr_db": float(np.mean(values))}
+    whole, *by_level = np.mean(values, axis=0).tolist()
+    found: dict[str, Any] = {"validation_psnr_db": whole}
+    if by_level:
+        found["validation_psnr_db_by_level"] = [round(value, 2) for value in by_level]
+    return found
+
+
+def _beyond(indices: list[Tensor], level: Sequence[int] | None) -> list[Tensor] | None:
+    """Masks of the segments that a level leaves out."""
+    if level is None:
+        return None
+    return [
+        (torch.arange(index.shape[-1], device=index.device) >= sent).expand_as(index)
+        for index, sent in zip(indices, level, strict=True)
+    ]
+
+
+def _psnr_db(found: Tensor, picture: Tensor) -> float:
+    error = float((found.cpu() - picture).square().mean())
+    return -10 * math.log10(max(error, 1e-10))
 
 
 def _log(
@@ -550,7 +611,12 @@ def _train_and_write(options: argparse.Namespace) -> None:
         init_from=options.init_from,
     )
     reached = {name: v for name, v in codebook_record(run).items() if isinstance(v, float)}
-    metrics = {**validate(run), **reached, "steps": float(run.step), "elapsed_s": run.elapsed_s}
+    metrics = {
+        **validate(run),
+        **reached,
+        "steps": float(run.step),
+        "elapsed_s": run.elapsed_s,
+    }
     write_checkpoint(
         options.output / "codec.safetensors",
         recipe,

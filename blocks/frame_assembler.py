@@ -6,7 +6,7 @@ frame is handed on when it is complete, when a burst of another frame arrives, o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,11 +54,11 @@ class FrameAssembler:
     """Collects the code blocks of one frame at a time.
 
     Args:
-        geometries: what is known about codecs, by codec tag.
+        geometries: of the codecs and rates that are known.
     """
 
-    def __init__(self, geometries: Mapping[int, FrameGeometry]) -> None:
-        self._geometries = dict(geometries)
+    def __init__(self, geometries: Iterable[FrameGeometry]) -> None:
+        self._geometries = {(one.codec_tag, one.payload_bits): one for one in geometries}
         self._open: _OpenFrame | None = None
         self._last_finished: tuple[int, int] | None = None
         self.blocks_late = 0
@@ -70,8 +70,7 @@ class FrameAssembler:
 
     def knows(self, header: BurstHeader) -> bool:
         """True where the burst's codec tag names a geometry that has its number of bits."""
-        geometry = self._geometries.get(header.codec_tag)
-        return geometry is not None and geometry.payload_bits == header.frame_bits
+        return (header.codec_tag, header.frame_bits) in self._geometries
 
     def add(
         self,
@@ -128,7 +127,7 @@ class FrameAssembler:
         plan = header.plan
         shape = (plan.blocks, plan.payload_bits)
         return _OpenFrame(
-            geometry=self._geometries[header.codec_tag],
+            geometry=self._geometries[header.codec_tag, header.frame_bits],
             header=header,
             bits=np.zeros(shape, np.uint8),
             llrs=np.zeros(shape, np.int8),

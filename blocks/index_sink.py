@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import pmt
 import zmq
@@ -49,7 +49,7 @@ class IndexSink(gr.basic_block):
     Args:
         pictures_address: ZMQ address to bind for PUSH.
         watch_address: ZMQ address to bind for PUB.
-        geometries: known codecs by codec tag.
+        geometries: of the codecs and rates that are known.
         statistics: the receiver's totals; this block corrects the fate of bursts whose picture nobody
             took or whose codec nobody knows.
         frame_timeout_s: an incomplete picture is handed on after this long without a burst of it; None
@@ -67,7 +67,7 @@ class IndexSink(gr.basic_block):
         self,
         pictures_address: str,
         watch_address: str,
-        geometries: Mapping[int, FrameGeometry],
+        geometries: Iterable[FrameGeometry],
         statistics: LinkStatistics,
         frame_timeout_s: float | None = None,
         high_water_mark: int = 8,

@@ -129,8 +129,9 @@ def _weights() -> str:
     from semantic.codec import load_codec
     from semantic.geometries import shipped_geometries
 
-    geometry = load_codec(None, "cpu").geometry
-    if shipped_geometries().get(geometry.codec_tag) != geometry:
+    codec = load_codec(None, "cpu")
+    geometry = codec.geometry
+    if not set(codec.geometries) <= set(shipped_geometries()):
         raise _NotOkError(
             f"codec {geometry.codec_id}: its .json does not describe its .safetensors"
         )

@@ -54,7 +54,7 @@ def send_frame(
     from flowgraphs.loopback import run_loopback
 
     geometry = frame.geometry
-    result = run_loopback(profile, {geometry.codec_tag: geometry}, [frame])
+    result = run_loopback(profile, [geometry], [frame])
     received_frame = result.received[0] if result.received else None
     started = time.monotonic()
     picture = decode(received_frame) if received_frame is not None else None

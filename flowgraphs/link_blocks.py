@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Literal
 
 from blocks.burst_modulator import BurstModulator
@@ -42,7 +42,7 @@ def make_burst_receiver(profile: Profile, when_full: Literal["block", "drop"]) -
 
 def make_index_sink(
     profile: Profile,
-    geometries: Mapping[int, FrameGeometry],
+    geometries: Iterable[FrameGeometry],
     statistics: LinkStatistics,
     frame_timeout_s: float | None,
 ) -> IndexSink:

@@ -8,7 +8,7 @@ and its seed alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -82,14 +82,14 @@ class Loopback(gr.top_block):
 
     Args:
         profile: with ``radio.kind: channel``.
-        geometries: known codecs by codec tag.
+        geometries: of the codecs and rates that are known.
 
     Raises:
         LoopbackError: the profile has no channel.
         AddressError: a ZMQ address is in use.
     """
 
-    def __init__(self, profile: Profile, geometries: Mapping[int, FrameGeometry]) -> None:
+    def __init__(self, profile: Profile, geometries: Iterable[FrameGeometry]) -> None:
         gr.top_block.__init__(self, "UO-ISC loopback")
         if profile.channel is None:
             raise LoopbackError(f"profile {profile.name} has no section channel")
@@ -139,14 +139,14 @@ class Loopback(gr.top_block):
 
 def run_loopback(
     profile: Profile,
-    geometries: Mapping[int, FrameGeometry],
+    geometries: Iterable[FrameGeometry],
     frames: list[IndexFrame],
 ) -> LoopbackResult:
     """Send frames through the loopback and collect what comes out.
 
     Args:
         profile: with ``radio.kind: channel``.
-        geometries: known codecs by codec tag.
+        geometries: of the codecs and rates that are known.
         frames: pictures to send, with different frame ids.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import numpy as np
 from gnuradio import gr
@@ -40,14 +40,14 @@ class Receiver(gr.top_block):
 
     Args:
         profile: with ``radio.kind`` uhd or soapy.
-        geometries: known codecs by codec tag.
+        geometries: of the codecs and rates that are known.
 
     Raises:
         RadioError: a radio that is not there, or cannot do what the profile asks.
         AddressError: a ZMQ address is in use.
     """
 
-    def __init__(self, profile: Profile, geometries: Mapping[int, FrameGeometry]) -> None:
+    def __init__(self, profile: Profile, geometries: Iterable[FrameGeometry]) -> None:
         gr.top_block.__init__(self, "UO-ISC receiver")
         receiver = profile.receiver
         self.radio = make_source(profile)

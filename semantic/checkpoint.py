@@ -21,8 +21,7 @@ from torch import Tensor
 
 from semantic.backbone import Backbone, WeightsError, towers_digest
 from semantic.codec_config import CodecConfig, Recipe
-from semantic.geometries import CHECKPOINT_FOLDER
-from semantic.index_channel import layer_geometry
+from semantic.geometries import CHECKPOINT_FOLDER, geometries_to_json
 from semantic.index_frame import FrameGeometry
 from semantic.model import CodecModel, TowerWidths
 
@@ -47,13 +46,6 @@ def _canonical(config: CodecConfig) -> str:
     data.pop("name")
     data["backbone"].pop("weights_file", None)  # a path; its sha256 stays
     return json.dumps(data, sort_keys=True, separators=(",", ":"))
-
-
-def frame_geometry(config: CodecConfig, codec_id: str) -> FrameGeometry:
-    """The index frame's shapes for a codec."""
-    return FrameGeometry(
-        codec_id, config.image_size, config.quantizer.bits_per_index, layer_geometry(config)
-    )
 
 
 def _stored_tensors(model: CodecModel) -> dict[str, Tensor]:
@@ -92,7 +84,7 @@ def write_checkpoint(
         intent_judge: identity of the judge in the loss, who must not score this codec; None without.
 
     Returns:
-        The codec's frame geometry, with its new ``codec_id``.
+        The codec's frame geometry at its full rate, with its new ``codec_id``.
     """
     tensors = _stored_tensors(model)
     codec_id = compute_codec_id(recipe.codec, tensors)
@@ -106,11 +98,11 @@ def write_checkpoint(
     }
     if intent_judge is not None:
         metadata["intent_judge"] = intent_judge
-    geometry = frame_geometry(recipe.codec, codec_id)
+    geometries = recipe.codec.geometries(codec_id)
     _write(file, save(tensors, metadata))
-    text = json.dumps(geometry.to_json(), indent=2) + "\n"
+    text = json.dumps(geometries_to_json(geometries), indent=2) + "\n"
     _write(file.with_suffix(".json"), text.encode())
-    return geometry
+    return geometries[-1]
 
 
 def _write(file: Path, data: bytes) -> None:
@@ -159,7 +151,7 @@ def read_checkpoint(
         backbone: the frozen towers, where they are loaded already.
 
     Returns:
-        The network in evaluation mode, its frame geometry, and the metadata.
+        The network in evaluation mode, its frame geometry at the full rate, and the metadata.
 
     Raises:
         WeightsError: missing, damaged or altered file.
@@ -186,7 +178,7 @@ def read_checkpoint(
         model.load_state_dict(full)
     except (KeyError, RuntimeError) as error:
         raise WeightsError(f"{file}: tensors do not fit the configuration ({error})") from None
-    return model.eval(), frame_geometry(config, claimed), metadata
+    return model.eval(), config.geometries(claimed)[-1], metadata
 
 
 def _stored_widths(config: CodecConfig, tensors: dict[str, Tensor]) -> TowerWidths:

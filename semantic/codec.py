@@ -14,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
+from semantic.allocation import allocate, cell_costs
 from semantic.backbone import WeightsError
 from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_checkpoint
+from semantic.codec_config import PackagedTowers
 from semantic.index_frame import (
-    LLR_STEP,
     FrameGeometry,
     IndexFrame,
     IndexFrameError,
@@ -26,6 +28,10 @@ from semantic.index_frame import (
 )
 from semantic.model import CodecModel
 from semantic.pictures import fit_square, to_rgb
+from semantic.relevance import RelevanceMapper, load_relevance
+
+# How far bits follow the question: chosen by `uoisc benchmark intent`, see docs/codec.md.
+FOCUS = 0.9
 
 __all__ = ["Codec", "WeightsError", "load_codec", "picture_to_tensor", "tensor_to_picture"]
 
@@ -35,14 +41,19 @@ class Codec:
 
     Args:
         model: the network, in evaluation mode.
-        geometry: shapes of its index frames, with its ``codec_id``.
+        geometry: shapes of its index frames at the full rate, with its ``codec_id``.
         device: where to compute.
+
+    Attributes:
+        geometries: of every rate, lowest first, the full one last.
     """
 
     def __init__(self, model: CodecModel, geometry: FrameGeometry, device: torch.device) -> None:
         self.geometry = geometry
+        self.geometries = model.config.geometries(geometry.codec_id)
         self.device = device
         self._model = model.eval().to(device)
+        self._relevance: list[RelevanceMapper] = []
 
     @property
     def image_size(self) -> int:
@@ -57,26 +68,106 @@ class Codec:
         """
         self._model.backbone.to(self.device)
 
+    def rate(self, bits_per_pixel: float | None) -> FrameGeometry:
+        """The highest rate of the codec that is not above this one; None means the full rate.
+
+        Raises:
+            IndexFrameError: even the lowest rate is above it.
+        """
+        if bits_per_pixel is None:
+            return self.geometry
+        for geometry in reversed(self.geometries):
+            if geometry.bits_per_pixel <= bits_per_pixel:
+                return geometry
+        raise IndexFrameError(
+            f"bits per pixel: {bits_per_pixel:g} is below {self.geometries[0].bits_per_pixel:.4g}, the "
+            f"lowest rate of codec {self.geometry.codec_id}"
+        )
+
     @torch.inference_mode()
-    def encode(self, picture: Image.Image, query: str, frame_id: int = 0) -> IndexFrame:
+    def encode(
+        self,
+        picture: Image.Image,
+        query: str,
+        frame_id: int = 0,
+        *,
+        bits_per_pixel: float | None = None,
+        focus: float = FOCUS,
+    ) -> IndexFrame:
         """Picture and question -> indices, eq. (1) to (7).
 
         Args:
             picture: any size and mode; cropped to its centre square and resized where necessary.
             query: the user's question.
             frame_id: 0..2**32-1.
+            bits_per_pixel: which rate (:meth:`rate`); None means all there is.
+            focus: how far bits follow the question at rates that leave a choice: the share of a cell's
+                importance that its relevance decides, 0 (not at all) to 1.
 
         Raises:
-            IndexFrameError: a query that is empty, too long or not one line of text.
+            IndexFrameError: a query that is empty, too long or not one line of text; no such rate.
             WeightsError: a tower that is missing (see :meth:`load_towers`).
         """
         query = check_query(query)
+        geometry = self.rate(bits_per_pixel)
         self.load_towers()
         square = fit_square(to_rgb(picture), self.image_size)
         pictures = picture_to_tensor(square).to(self.device)
         found = self._model.encode(pictures, [query])
         indices = tuple(layer[0].cpu().numpy().astype(np.uint16) for layer in found)
-        return IndexFrame(frame_id, self.geometry, indices, query)
+        if geometry.rung is None:
+            return IndexFrame(frame_id, geometry, indices, query)
+        levels = None
+        if geometry.has_map:
+            importance = self._importance(pictures, query, geometry.rung.grid, focus)
+            levels = self._levels(pictures, found, geometry, importance)
+        return IndexFrame.of_rate(frame_id, geometry, indices, query, levels)
+
+    def _importance(
+        self, pictures: Tensor, query: str, grid: int, focus: float
+    ) -> NDArray[np.float64]:
+        """How much an error in every cell counts, mean 1: float64 ``[cells]``."""
+        flat = np.ones(grid * grid)
+        mapper = self._relevance_mapper() if focus > 0 else None
+        if mapper is None:
+            return flat
+        relevance = mapper(pictures, [query], grid)[0].cpu().double().numpy().reshape(-1)
+        return (1 - focus) * flat + focus * relevance / relevance.mean()
+
+    def _relevance_mapper(self) -> RelevanceMapper | None:
+        """What finds the question in the picture, where the codec's towers can; loaded once."""
+        towers = self._model.config.backbone
+        if not isinstance(towers, PackagedTowers) or towers.trainable:
+            return None
+        if not self._relevance:
+            mapper = load_relevance(towers, self._model.backbone)
+            self._relevance.append(mapper.to(self.device))
+        return self._relevance[0]
+
+    def _levels(
+        self,
+        pictures: Tensor,
+        indices: list[Tensor],
+        geometry: FrameGeometry,
+        importance: NDArray[np.float64],
+    ) -> NDArray[np.uint8]:
+        """The map of levels: what each level would leave of the errors is seen by decoding it."""
+        assert geometry.rung is not None
+        rung = geometry.rung
+        batch = [layer.expand(len(rung.levels), -1, -1) for layer in indices]
+        sent = np.array(rung.levels)
+        masks = [
+            (torch.arange(layer.shape[-1])[None] >= torch.from_numpy(sent[:, n, None]))[:, None]
+            .expand_as(layer)
+            .to(self.device)
+            for n, layer in enumerate(batch)
+        ]
+        found = self._model.decode(batch, masks)
+        squared = (found - pictures).square().mean(1)  # [levels, side, side]
+        cells = functional.adaptive_avg_pool2d(squared, rung.grid).flatten(1)
+        errors = cells.T.cpu().double().numpy() * importance[:, None]
+        spare = geometry.indices - int(geometry.always_sent.sum())
+        return allocate(errors, cell_costs(geometry), spare)
 
     @torch.inference_mode()
     def decode(self, frame: IndexFrame, *, soft: bool = False) -> Image.Image:
@@ -90,36 +181,23 @@ class Codec:
         Raises:
             IndexFrameError: the frame was made by another codec.
         """
-        if frame.geometry != self.geometry:
+        if frame.geometry not in self.geometries:
             raise IndexFrameError(
                 f"the frame was made by codec {frame.geometry.codec_id}, this is codec "
                 f"{self.geometry.codec_id}; load the codec that made it"
             )
         indices = [self._batch(layer.astype(np.int64)) for layer in frame.indices]
-        erased = None if frame.erased is None else [self._batch(mask) for mask in frame.erased]
-        if not soft or erased is None or frame.bit_llrs is None:
-            return tensor_to_picture(self._model.decode(indices, erased))
-        estimates = [
-            quantizer.posterior_mean(self._batch(llrs))
-            for quantizer, llrs in zip(
-                self._model.segment_quantizers, _llrs_per_index(frame.bit_llrs, frame), strict=True
-            )
-        ]
-        return tensor_to_picture(self._model.decode(indices, erased, estimates))
+        missing = frame.unknown
+        unknown = None if missing is None else [self._batch(mask) for mask in missing]
+        llrs = frame.index_llrs()
+        if not soft or unknown is None or llrs is None:
+            return tensor_to_picture(self._model.decode(indices, unknown))
+        pairs = zip(self._model.segment_quantizers, llrs, strict=True)
+        estimates = [quantizer.posterior_mean(self._batch(array)) for quantizer, array in pairs]
+        return tensor_to_picture(self._model.decode(indices, unknown, estimates))
 
     def _batch(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array)[None].to(self.device)
-
-
-def _llrs_per_index(llrs: NDArray[np.int8], frame: IndexFrame) -> list[NDArray[np.float32]]:
-    """LLRs in transmission order -> per layer float32 ``[tokens, segments, bits]`` in nats."""
-    parts, start, width = [], 0, frame.geometry.bits_per_index
-    for layer in frame.geometry.layers:
-        flat = llrs[start : start + layer.indices * width].astype(np.float32) * LLR_STEP
-        part = flat.reshape(layer.segments, layer.tokens, width).transpose(1, 0, 2)
-        parts.append(np.ascontiguousarray(part))
-        start += layer.indices * width
-    return parts
 
 
 def load_codec(

@@ -22,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 
+from semantic.frame_geometry import FrameGeometry, LayerGeometry, Rung
+
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -233,6 +235,7 @@ class LadderConfig(_Strict):
 
 
 FilmMode = Literal["pooled", "cross_attention", "gated", "none"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class CodecConfig(_Strict):
@@ -269,6 +272,9 @@ class CodecConfig(_Strict):
             raise ValueError("image_size must be a multiple of the first layer's grid")
         if self.ladder is not None:
             self._check_ladder(self.ladder)
+        rates = [geometry.payload_bits for geometry in self.geometries("00000000")]
+        if any(low >= high for low, high in pairwise(rates)):
+            raise ValueError(f"ladder.rungs: bits must rise to those of all segments, got {rates}")
         return self
 
     def _check_ladder(self, ladder: LadderConfig) -> None:
@@ -291,6 +297,35 @@ class CodecConfig(_Strict):
     def segments(self) -> tuple[int, ...]:
         """M of every layer."""
         return tuple(layer.dim // self.quantizer.segment_length for layer in self.layers)
+
+    @property
+    def layer_geometry(self) -> tuple[LayerGeometry, ...]:
+        """Shapes of the index arrays, in transmission order."""
+        return tuple(
+            LayerGeometry(layer.grid**2, segments)
+            for layer, segments in zip(self.layers, self.segments, strict=True)
+        )
+
+    def geometries(self, codec_id: str) -> tuple[FrameGeometry, ...]:
+        """What index frames of every rate look like: rungs of the ladder, then all segments.
+
+        Raises:
+            IndexFrameError: a rung whose bits do not hold what it must send.
+        """
+        rungs: list[Rung | None] = []
+        if self.ladder is not None:
+            levels, grid = self.ladder.levels, self.ladder.grid
+            rungs += [
+                Rung(grid, tuple(levels[n] for n in rung.levels), rung.payload_bits or 0)
+                for rung in self.ladder.rungs
+            ]
+        rungs.append(None)
+        return tuple(
+            FrameGeometry(
+                codec_id, self.image_size, self.quantizer.bits_per_index, self.layer_geometry, rung
+            )
+            for rung in rungs
+        )
 
 
 class IntentConfig(_Strict):
@@ -360,10 +395,14 @@ class TrainingConfig(_Strict):
         index_error_probability: share of training pictures with a few wrong indices.
         ladder_probability: share of training pictures of which only the first segments are sent
             (nested dropout, over the levels of the codec's ladder).
+        bf16: compute in bfloat16 where that is good enough (autocast).
+        precision: "fp32", "bf16" or "fp16" (CUDA only, gradients scaled); None means what ``bf16`` says.
         feature_cache: keep the frozen tower's feature maps in memory (about 0.4 MB per photo and flip).
     """
 
-    added: ClassVar[frozenset[str]] = frozenset({"intent", "adversarial", "ladder_probability"})
+    added: ClassVar[frozenset[str]] = frozenset(
+        {"intent", "adversarial", "ladder_probability", "precision"}
+    )
 
     seed: int = 0
     steps: int = Field(ge=1)
@@ -386,7 +425,13 @@ class TrainingConfig(_Strict):
     validation_photos: int = Field(32, ge=1)
     validate_every: int = Field(500, ge=1)
     bf16: bool = True
+    precision: Precision | None = None
     feature_cache: bool = True
+
+    @property
+    def arithmetic(self) -> Precision:
+        """In which numbers the model computes while it is trained."""
+        return self.precision or ("bf16" if self.bf16 else "fp32")
 
 
 class Recipe(_Strict):

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from semantic.codec_config import CodecConfig, TrainingConfig
-from semantic.index_frame import LayerGeometry
+from semantic.frame_geometry import LayerGeometry
 from semantic.model import IndexDamage
 
 # Runs per damaged picture, and the length of one as a share of the frame.
@@ -19,14 +19,6 @@ MAX_RUNS = 4
 RUN_SHARES = (0.01, 0.25)
 # Share of wrong indices in a picture that has any.
 ERROR_SHARES = (0.001, 0.02)
-
-
-def layer_geometry(config: CodecConfig) -> tuple[LayerGeometry, ...]:
-    """Shapes of the index arrays, in transmission order."""
-    return tuple(
-        LayerGeometry(layer.grid**2, layer.dim // config.quantizer.segment_length)
-        for layer in config.layers
-    )
 
 
 def draw_damage(

@@ -7,7 +7,7 @@ exactly one of those. NumPy only, so that a machine with a radio and no torch ca
 
 Bit order on the air: layer, then segment, then token, each index most significant bit first. A lost
 stretch of bits thus costs one segment of many tokens (a little of the picture everywhere) and not all
-segments of a few tokens (a hole).
+segments of a few tokens (a hole). Below the full rate only some are sent (:mod:`semantic.frame_geometry`).
 """
 
 from __future__ import annotations
@@ -15,133 +15,48 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from semantic.frame_geometry import (
+    MAX_BITS_PER_INDEX,
+    MAX_LAYERS,
+    MAX_PAYLOAD_BITS,
+    FrameGeometry,
+    IndexFrameError,
+    LayerGeometry,
+    Rung,
+    require_int,
+)
+
+__all__ = [
+    "MAX_BITS_PER_INDEX",
+    "MAX_LAYERS",
+    "MAX_PAYLOAD_BITS",
+    "FrameGeometry",
+    "IndexFrame",
+    "IndexFrameError",
+    "LayerGeometry",
+    "Rung",
+    "check_query",
+]
+
+# 2 is 1 with a rung and perhaps a map of levels; a frame at the full rate is still written as 1.
 FORMAT_VERSION = 1
+RUNG_FORMAT_VERSION = 2
 FILE_MAGIC = b"UOISCIDX"
 MAX_QUERY_CHARACTERS = 1000
 MAX_HEADER_BYTES = 64 * 1024
-# 20 bits of the burst header carry the number of payload bits (blocks/modem/waveform.py).
-MAX_PAYLOAD_BITS = (1 << 20) - 1
-MAX_BITS_PER_INDEX = 16
-MAX_LAYERS = 64
 MAX_FRAME_ID = (1 << 32) - 1
 
 _FILE_PREFIX = struct.Struct("<8sHII")  # magic, version, header bytes, payload bytes
 _FILE_CHECK = struct.Struct("<I")
-
-
-class IndexFrameError(ValueError):
-    """An index frame, message or file that is malformed, truncated, corrupted or out of range."""
-
-
-@dataclass(frozen=True)
-class LayerGeometry:
-    """Shape of one layer's index array: ``tokens`` spatial positions times ``segments`` codebooks."""
-
-    tokens: int
-    segments: int
-
-    @property
-    def indices(self) -> int:
-        """Number of indices in this layer."""
-        return self.tokens * self.segments
-
-
-@dataclass(frozen=True)
-class FrameGeometry:
-    """Everything a receiver must know to cut a bit string into index arrays.
-
-    Args:
-        codec_id: 8 hexadecimal digits, short hash of the codec's configuration and weights.
-        image_size: side of the square picture in pixels.
-        bits_per_index: log2 of the number of codewords per codebook, 1..16.
-        layers: shape of each layer's index array, in transmission order.
-
-    Raises:
-        IndexFrameError: a value out of range, or more payload bits than a burst header can announce.
-    """
-
-    codec_id: str
-    image_size: int
-    bits_per_index: int
-    layers: tuple[LayerGeometry, ...]
-
-    def __post_init__(self) -> None:
-        if not (
-            isinstance(self.codec_id, str)
-            and len(self.codec_id) == 8
-            and all(c in "0123456789abcdef" for c in self.codec_id)
-        ):
-            raise IndexFrameError(
-                f"codec_id must be 8 lower-case hexadecimal digits, got {self.codec_id!r:.40}"
-            )
-        _require_int("image_size", self.image_size, 1, 16384)
-        _require_int("bits_per_index", self.bits_per_index, 1, MAX_BITS_PER_INDEX)
-        if not 1 <= len(self.layers) <= MAX_LAYERS:
-            raise IndexFrameError(f"layers: expected 1 to {MAX_LAYERS}, got {len(self.layers)}")
-        for number, layer in enumerate(self.layers):
-            _require_int(f"layers[{number}].tokens", layer.tokens, 1, 1 << 20)
-            _require_int(f"layers[{number}].segments", layer.segments, 1, 1 << 12)
-        if self.payload_bits > MAX_PAYLOAD_BITS:
-            raise IndexFrameError(
-                f"frame of {self.payload_bits} bits is longer than the {MAX_PAYLOAD_BITS} "
-                "a burst header can announce"
-            )
-
-    @property
-    def indices(self) -> int:
-        """Number of indices in one picture."""
-        return sum(layer.indices for layer in self.layers)
-
-    @property
-    def payload_bits(self) -> int:
-        """Number of bits of one picture, without any protection."""
-        return self.indices * self.bits_per_index
-
-    @property
-    def bits_per_pixel(self) -> float:
-        """Payload bits divided by the number of pixels."""
-        return self.payload_bits / self.image_size**2
-
-    @property
-    def codec_tag(self) -> int:
-        """First 16 bits of ``codec_id``: what the burst header carries to name the geometry."""
-        return int(self.codec_id[:4], 16)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionary for a JSON header; :meth:`from_json` is the inverse."""
-        return {
-            "codec_id": self.codec_id,
-            "image_size": self.image_size,
-            "bits_per_index": self.bits_per_index,
-            "layers": [[layer.tokens, layer.segments] for layer in self.layers],
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> FrameGeometry:
-        """Build from the dictionary of :meth:`to_json`; raises IndexFrameError on anything else."""
-        try:
-            codec_id, image_size = data["codec_id"], data["image_size"]
-            bits_per_index, raw_layers = data["bits_per_index"], data["layers"]
-        except (KeyError, TypeError) as error:
-            raise IndexFrameError(f"frame geometry lacks {error}") from None
-        if not isinstance(raw_layers, list) or len(raw_layers) > MAX_LAYERS:
-            raise IndexFrameError(f"layers: expected a list of at most {MAX_LAYERS} pairs")
-        layers = []
-        for number, pair in enumerate(raw_layers):
-            if not (
-                isinstance(pair, list) and len(pair) == 2 and all(type(v) is int for v in pair)
-            ):
-                raise IndexFrameError(f"layers[{number}]: expected [tokens, segments]")
-            layers.append(LayerGeometry(pair[0], pair[1]))
-        return cls(codec_id, image_size, bits_per_index, tuple(layers))
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,9 +69,12 @@ class IndexFrame:
         indices: per layer ``uint16 [tokens, segments]``.
         query: the user's question; carried along where it is known, never needed to decode.
         erased: per layer ``bool [tokens, segments]``, True where the index was not received; None
-            means that everything is there. Erased indices read 0 and mean nothing.
+            means that everything sent is there. Indices that are erased or were not sent read 0 and
+            mean nothing.
         bit_llrs: ``int8 [payload_bits]`` log-likelihood ratios ln P(0)/P(1) in steps of
             :data:`LLR_STEP`, in the order of :meth:`to_bits`; None where not known.
+        levels: ``uint8 [grid * grid]``, level of every cell, where the geometry has a map. None there
+            means that the map was lost, and with it what it would have placed.
 
     Raises:
         IndexFrameError: shapes, types or values that do not fit the geometry.
@@ -168,9 +86,10 @@ class IndexFrame:
     query: str | None = None
     erased: tuple[NDArray[np.bool_], ...] | None = field(default=None)
     bit_llrs: NDArray[np.int8] | None = field(default=None)
+    levels: NDArray[np.uint8] | None = field(default=None)
 
     def __post_init__(self) -> None:
-        _require_int("frame_id", self.frame_id, 0, MAX_FRAME_ID)
+        require_int("frame_id", self.frame_id, 0, MAX_FRAME_ID)
         if self.query is not None:
             check_query(self.query)
         _check_arrays("indices", self.indices, np.dtype(np.uint16), self.geometry)
@@ -189,24 +108,94 @@ class IndexFrame:
                 f"bit_llrs: expected int8 [{self.geometry.payload_bits}], "
                 f"got {self.bit_llrs.dtype} {list(self.bit_llrs.shape)}"
             )
+        if self.levels is not None:
+            _check_levels(self.levels, self.geometry)
+        if self.geometry.rung is not None:
+            self.geometry.order(self.levels)  # there is room for what the map asks for
+            for number, mask in enumerate(self.sent):
+                if self.indices[number][~mask].any():
+                    raise IndexFrameError(
+                        f"indices of layer {number}: not 0 where nothing was sent"
+                    )
+                if self.erased is not None and self.erased[number][~mask].any():
+                    raise IndexFrameError(f"erased of layer {number}: set where nothing was sent")
+
+    @classmethod
+    def of_rate(
+        cls,
+        frame_id: int,
+        geometry: FrameGeometry,
+        indices: Sequence[NDArray[np.uint16]],
+        query: str | None,
+        levels: NDArray[np.uint8] | None,
+    ) -> IndexFrame:
+        """A frame from all indices of a picture, of which the geometry and its map say what is sent."""
+        if levels is not None:
+            _check_levels(levels, geometry)
+        sent = _unflatten(geometry.sent(levels), geometry)
+        kept = tuple(
+            np.where(mask, array, 0).astype(np.uint16)
+            for array, mask in zip(indices, sent, strict=True)
+        )
+        return cls(frame_id, geometry, kept, query, levels=levels)
+
+    @cached_property
+    def sent(self) -> tuple[NDArray[np.bool_], ...]:
+        """Which indices the picture has at its rate, per layer ``bool [tokens, segments]``.
+
+        Where the map was lost: those that are known to be sent without it.
+        """
+        return _unflatten(self.geometry.sent(self.levels), self.geometry)
+
+    @property
+    def map_lost(self) -> bool:
+        """True where the geometry has a map and none was received."""
+        return self.geometry.has_map and self.levels is None
+
+    @property
+    def unknown(self) -> tuple[NDArray[np.bool_], ...] | None:
+        """What a decoder has to do without, per layer ``bool [tokens, segments]``; None: nothing.
+
+        Erased, or not sent: it makes no difference to it.
+        """
+        if self.geometry.rung is None:
+            return self.erased
+        absent = tuple(~mask for mask in self.sent)
+        if self.erased is None:
+            return absent
+        return tuple(a | b for a, b in zip(absent, self.erased, strict=True))
 
     @property
     def complete(self) -> bool:
-        """True when no index is erased."""
-        return self.erased is None or not any(bool(mask.any()) for mask in self.erased)
+        """True when everything sent was received."""
+        some_erased = self.erased is not None and any(bool(mask.any()) for mask in self.erased)
+        return not self.map_lost and not some_erased
 
     @property
     def erased_fraction(self) -> float:
-        """Share of the indices that were not received, 0..1."""
-        if self.erased is None:
-            return 0.0
-        return sum(int(mask.sum()) for mask in self.erased) / self.geometry.indices
+        """Share of the indices sent that were not received, 0..1."""
+        erased = sum(int(mask.sum()) for mask in self.erased) if self.erased is not None else 0
+        sent = sum(int(mask.sum()) for mask in self.sent)
+        return 1 - (sent - erased) / (self.geometry.indices if self.map_lost else sent)
 
     def to_bits(self) -> NDArray[np.uint8]:
-        """The payload as ``uint8 [payload_bits]`` of 0 and 1 (layer, segment, token, MSB first)."""
+        """The payload as ``uint8 [payload_bits]`` of 0 and 1 (layer, segment, token, MSB first).
+
+        Raises:
+            IndexFrameError: a received frame whose map was lost.
+        """
+        geometry = self.geometry
         flat = np.concatenate([array.T.reshape(-1) for array in self.indices])
-        shifts = np.arange(self.geometry.bits_per_index - 1, -1, -1, dtype=np.uint16)
-        return ((flat[:, None] >> shifts) & 1).astype(np.uint8).reshape(-1)
+        if geometry.rung is None:
+            return _to_bits(flat, geometry.bits_per_index).reshape(-1)
+        if self.map_lost:
+            raise IndexFrameError("the map of levels was lost, the picture cannot be sent again")
+        order = geometry.order(self.levels)
+        bits = np.zeros(geometry.payload_bits, np.uint8)
+        bits[geometry.index_places[: len(order)]] = _to_bits(flat[order], geometry.bits_per_index)
+        if self.levels is not None:
+            bits[geometry.map_places] = _to_bits(self.levels, geometry.rung.level_bits).reshape(-1)
+        return bits
 
     @classmethod
     def from_bits(
@@ -238,16 +227,19 @@ class IndexFrame:
             raise IndexFrameError(f"expected {expected[0]} bits, got {list(bits.shape)}")
         if int(bits.max()) > 1:
             raise IndexFrameError("bits must be 0 or 1")
-        width = geometry.bits_per_index
-        weights = (1 << np.arange(width - 1, -1, -1)).astype(np.uint32)
-        flat = (bits.reshape(-1, width).astype(np.uint32) @ weights).astype(np.uint16)
+        if erased_bits is not None and erased_bits.shape != expected:
+            raise IndexFrameError(
+                f"expected {expected[0]} erasure flags, got {list(erased_bits.shape)}"
+            )
+        levels = _read_map(geometry, bits, erased_bits)
+        order = geometry.order(levels)
+        places = geometry.index_places[: len(order)]
+        flat = np.zeros(geometry.all_indices, np.uint16)
+        flat[order] = _from_bits(bits[places])
         flat_erased = None
         if erased_bits is not None:
-            if erased_bits.shape != expected:
-                raise IndexFrameError(
-                    f"expected {expected[0]} erasure flags, got {list(erased_bits.shape)}"
-                )
-            flat_erased = np.asarray(erased_bits.reshape(-1, width).any(axis=1))
+            flat_erased = np.zeros(geometry.all_indices, np.bool_)
+            flat_erased[order] = erased_bits[places].any(axis=1)
             flat[flat_erased] = 0
         return cls(
             frame_id=frame_id,
@@ -256,22 +248,38 @@ class IndexFrame:
             query=query,
             erased=None if flat_erased is None else _unflatten(flat_erased, geometry),
             bit_llrs=bit_llrs,
+            levels=levels,
         )
+
+    def index_llrs(self) -> tuple[NDArray[np.float32], ...] | None:
+        """``bit_llrs`` per index, in nats: per layer ``float32 [tokens, segments, bits_per_index]``.
+
+        Zero (nothing is known) where nothing was sent. None without LLRs.
+        """
+        if self.bit_llrs is None:
+            return None
+        geometry = self.geometry
+        order = geometry.order(self.levels)
+        flat = np.zeros((geometry.all_indices, geometry.bits_per_index), np.float32)
+        flat[order] = self.bit_llrs[geometry.index_places[: len(order)]]
+        return _unflatten(flat * np.float32(LLR_STEP), geometry)
 
     def to_message(self) -> tuple[bytes, bytes]:
         """JSON header and little-endian payload of a ZMQ message or a file.
 
-        The payload is every index as ``uint16`` (transmission order), then the erasure flags packed
-        eight to a byte where there are any, then the LLRs where there are any.
+        The payload is every index as ``uint16`` (transmission order, 0 where it was not sent), then, where
+        there are any, the erasure flags packed eight to a byte, the LLRs, and the levels.
         """
         header = {
-            "format": FORMAT_VERSION,
+            "format": _version(self.geometry),
             "frame_id": self.frame_id,
             "geometry": self.geometry.to_json(),
             "query": self.query,
             "erased": self.erased is not None,
             "bit_llrs": self.bit_llrs is not None,
         }
+        if self.geometry.rung is not None:
+            header["levels"] = self.levels is not None
         parts = [np.concatenate([a.T.reshape(-1) for a in self.indices]).astype("<u2").tobytes()]
         if self.erased is not None:
             parts.append(
@@ -279,6 +287,8 @@ class IndexFrame:
             )
         if self.bit_llrs is not None:
             parts.append(self.bit_llrs.tobytes())
+        if self.levels is not None:
+            parts.append(self.levels.tobytes())
         return json.dumps(header, separators=(",", ":")).encode(), b"".join(parts)
 
     @classmethod
@@ -286,31 +296,44 @@ class IndexFrame:
         """Inverse of :meth:`to_message`; raises IndexFrameError on anything malformed."""
         header = _parse_header(header_bytes)
         geometry = FrameGeometry.from_json(header["geometry"])
-        count = geometry.indices
-        has_erased, has_llrs = header["erased"], header["bit_llrs"]
-        mask_bytes = (count + 7) // 8 if has_erased else 0
-        expected = 2 * count + mask_bytes + (geometry.payload_bits if has_llrs else 0)
-        if len(payload) != expected:
-            raise IndexFrameError(f"payload: expected {expected} bytes, got {len(payload)}")
-        flat = np.frombuffer(payload, "<u2", count).astype(np.uint16)
+        if header["format"] != _version(geometry):
+            raise IndexFrameError(
+                f"format version {header['format']}, expected {_version(geometry)} for such a geometry"
+            )
+        count = geometry.all_indices
+        has_erased, has_llrs, has_levels = header["erased"], header["bit_llrs"], header["levels"]
+        sizes = (
+            2 * count,
+            (count + 7) // 8 if has_erased else 0,
+            geometry.payload_bits if has_llrs else 0,
+            geometry.rung.grid**2 if has_levels and geometry.rung is not None else 0,
+        )
+        if len(payload) != sum(sizes):
+            raise IndexFrameError(f"payload: expected {sum(sizes)} bytes, got {len(payload)}")
+        ends = np.cumsum(sizes)
+        indices, packed, llrs, levels = (
+            payload[end - size : end] for end, size in zip(ends, sizes, strict=True)
+        )
+        flat = np.frombuffer(indices, "<u2").astype(np.uint16)
         erased = None
         if has_erased:
-            packed = np.frombuffer(payload, np.uint8, mask_bytes, 2 * count)
-            erased = _unflatten(np.unpackbits(packed, count=count).astype(np.bool_), geometry)
-        llrs = None
-        if has_llrs:
-            llrs = np.frombuffer(
-                payload, np.int8, geometry.payload_bits, 2 * count + mask_bytes
-            ).copy()
+            flags = np.unpackbits(np.frombuffer(packed, np.uint8), count=count)
+            erased = _unflatten(flags.astype(np.bool_), geometry)
         return cls(
-            header["frame_id"], geometry, _unflatten(flat, geometry), header["query"], erased, llrs
+            header["frame_id"],
+            geometry,
+            _unflatten(flat, geometry),
+            header["query"],
+            erased,
+            np.frombuffer(llrs, np.int8).copy() if has_llrs else None,
+            np.frombuffer(levels, np.uint8).copy() if has_levels else None,
         )
 
     def to_bytes(self) -> bytes:
         """The frame as the content of a ``.uoisc`` file, closed by a CRC-32."""
         header, payload = self.to_message()
         body = (
-            _FILE_PREFIX.pack(FILE_MAGIC, FORMAT_VERSION, len(header), len(payload))
+            _FILE_PREFIX.pack(FILE_MAGIC, _version(self.geometry), len(header), len(payload))
             + header
             + payload
         )
@@ -324,8 +347,8 @@ class IndexFrame:
         magic, version, header_size, payload_size = _FILE_PREFIX.unpack_from(data)
         if magic != FILE_MAGIC:
             raise IndexFrameError("not an index frame (wrong first bytes)")
-        if version != FORMAT_VERSION:
-            raise IndexFrameError(f"format version {version}, expected {FORMAT_VERSION}")
+        if version not in (FORMAT_VERSION, RUNG_FORMAT_VERSION):
+            raise IndexFrameError(f"format version {version}, expected {FORMAT_VERSION} or 2")
         expected = _FILE_PREFIX.size + header_size + payload_size + _FILE_CHECK.size
         if len(data) != expected:
             raise IndexFrameError(
@@ -379,11 +402,6 @@ def check_query(query: str) -> str:
     return stripped
 
 
-def _require_int(name: str, value: object, low: int, high: int) -> None:
-    if type(value) is not int or not low <= value <= high:
-        raise IndexFrameError(f"{name}: expected an integer {low}..{high}, got {value!r:.40}")
-
-
 def _check_arrays(
     name: str, arrays: Sequence[NDArray[Any]], dtype: np.dtype[Any], geometry: FrameGeometry
 ) -> None:
@@ -401,8 +419,9 @@ def _unflatten(flat: NDArray[Any], geometry: FrameGeometry) -> tuple[NDArray[Any
     arrays = []
     start = 0
     for layer in geometry.layers:
-        part = flat[start : start + layer.indices].reshape(layer.segments, layer.tokens)
-        arrays.append(np.ascontiguousarray(part.T))
+        part = flat[start : start + layer.indices]
+        part = part.reshape(layer.segments, layer.tokens, *flat.shape[1:])
+        arrays.append(np.ascontiguousarray(part.swapaxes(0, 1)))
         start += layer.indices
     return tuple(arrays)
 
@@ -416,6 +435,7 @@ def _parse_header(header_bytes: bytes) -> dict[str, Any]:
         raise IndexFrameError("header is not JSON") from None
     if not isinstance(header, dict):
         raise IndexFrameError("header is not a JSON object")
+    header.setdefault("levels", False)
     expected: dict[str, type | tuple[type, ...]] = {
         "format": int,
         "frame_id": int,
@@ -423,10 +443,62 @@ def _parse_header(header_bytes: bytes) -> dict[str, Any]:
         "query": (str, type(None)),
         "erased": bool,
         "bit_llrs": bool,
+        "levels": bool,
     }
     for key, kind in expected.items():
         if key not in header or not isinstance(header[key], kind):
             raise IndexFrameError(f"header: {key} is missing or of the wrong type")
-    if header["format"] != FORMAT_VERSION:
-        raise IndexFrameError(f"format version {header['format']}, expected {FORMAT_VERSION}")
+    if header["format"] not in (FORMAT_VERSION, RUNG_FORMAT_VERSION):
+        raise IndexFrameError(f"format version {header['format']}, expected {FORMAT_VERSION} or 2")
     return header
+
+
+def _version(geometry: FrameGeometry) -> int:
+    """Format version of messages and files with this geometry."""
+    return FORMAT_VERSION if geometry.rung is None else RUNG_FORMAT_VERSION
+
+
+def _to_bits(values: NDArray[Any], width: int) -> NDArray[np.uint8]:
+    """``[n]`` -> ``[n, width]`` of 0 and 1, most significant bit first."""
+    shifts = np.arange(width - 1, -1, -1, dtype=np.uint16)
+    return ((values[:, None] >> shifts) & 1).astype(np.uint8)
+
+
+def _from_bits(bits: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """``[n, width]`` -> ``[n]``."""
+    weights = (1 << np.arange(bits.shape[1] - 1, -1, -1)).astype(np.uint32)
+    return (bits.astype(np.uint32) @ weights).astype(np.uint16)
+
+
+def _read_map(
+    geometry: FrameGeometry, bits: NDArray[np.uint8], erased_bits: NDArray[np.bool_] | None
+) -> NDArray[np.uint8] | None:
+    """The map of levels from whichever copies arrived; None where there is none, or none that is valid."""
+    if geometry.rung is None or not geometry.has_map:
+        return None
+    copies = bits[geometry.map_places]
+    known = np.ones(copies.shape, np.bool_)
+    if erased_bits is not None:
+        known = ~erased_bits[geometry.map_places]
+    if not known.any(axis=0).all():
+        return None
+    one = np.take_along_axis(copies, known.argmax(axis=0)[None], axis=0)[0]
+    levels = _from_bits(one.reshape(-1, geometry.rung.level_bits)).astype(np.uint8)
+    try:
+        _check_levels(levels, geometry)
+        geometry.order(levels)
+    except IndexFrameError:
+        return None
+    return levels
+
+
+def _check_levels(levels: NDArray[np.uint8], geometry: FrameGeometry) -> None:
+    rung = geometry.rung
+    if rung is None or not rung.has_map:
+        raise IndexFrameError("levels: this geometry has no map")
+    if levels.dtype != np.uint8 or levels.shape != (rung.grid**2,):
+        raise IndexFrameError(
+            f"levels: expected uint8 [{rung.grid**2}], got {levels.dtype} {list(levels.shape)}"
+        )
+    if int(levels.max()) >= len(rung.levels):
+        raise IndexFrameError(f"levels: {int(levels.max())} is not below {len(rung.levels)}")

@@ -32,7 +32,7 @@ from semantic.checkpoint import read_checkpoint, write_checkpoint
 from semantic.codec_config import Recipe, TrainingConfig, read_recipe
 from semantic.dataset import PhotoSet, TowerFeatures, read_photo_set
 from semantic.discriminator import Adversary
-from semantic.index_channel import draw_damage, draw_unsent, layer_geometry
+from semantic.index_channel import draw_damage, draw_unsent
 from semantic.intent_judge import IntentJudge, intent_loss, load_intent_judge
 from semantic.judges.answers import JudgeError
 from semantic.losses import add_adversarial, loss_terms
@@ -345,7 +345,7 @@ def _forward(
     damage = None
     if not continuous:
         damage = draw_damage(
-            layer_geometry(run.recipe.codec),
+            run.recipe.codec.layer_geometry,
             run.recipe.codec.quantizer.codewords,
             len(numbers),
             config,

@@ -51,7 +51,7 @@ class Bench:
         self.sink = IndexSink(
             ANY_PORT,
             ANY_PORT,
-            {GEOMETRY.codec_tag: GEOMETRY},
+            [GEOMETRY],
             self.statistics,
             frame_timeout_s=timeout_s,
             send_timeout_ms=send_timeout_ms,

@@ -26,7 +26,7 @@ PICTURE = FrameGeometry(
     (LayerGeometry(400, 8), LayerGeometry(100, 8), LayerGeometry(25, 8)),
 )
 SMALL = FrameGeometry("beef0000", 32, 6, (LayerGeometry(36, 4), LayerGeometry(9, 4)))
-GEOMETRIES = {PICTURE.codec_tag: PICTURE, SMALL.codec_tag: SMALL}
+GEOMETRIES = (PICTURE, SMALL)
 
 QUICK_SEEDS = range(4)
 SLOW_SEEDS = range(4, 20)

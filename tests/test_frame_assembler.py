@@ -58,7 +58,7 @@ def add(
 
 
 def new() -> FrameAssembler:
-    return FrameAssembler({GEOMETRY.codec_tag: GEOMETRY})
+    return FrameAssembler([GEOMETRY])
 
 
 def test_there_are_three_blocks() -> None:

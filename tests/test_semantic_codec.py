@@ -16,7 +16,7 @@ from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_metadata
 from semantic.codec import Codec, WeightsError, load_codec
 from semantic.demo_photos import load_photo
 from semantic.evaluate_codec import evaluate, mean_score
-from semantic.geometries import read_geometry, shipped_geometries
+from semantic.geometries import read_geometries, shipped_geometries
 from semantic.index_frame import LLR_STEP, IndexFrame, IndexFrameError
 from semantic.metrics import psnr_db
 
@@ -140,8 +140,9 @@ def test_a_frame_of_another_codec_is_refused(codec: Codec, photo: Image.Image) -
 
 
 def test_geometry_file_says_the_same_as_the_weights(codec: Codec) -> None:
-    assert read_geometry(EMBEDDED_CHECKPOINT.with_suffix(".json")) == codec.geometry
-    assert shipped_geometries()[codec.geometry.codec_tag] == codec.geometry
+    assert read_geometries(EMBEDDED_CHECKPOINT.with_suffix(".json")) == codec.geometries
+    assert codec.geometries[-1] == codec.geometry
+    assert set(codec.geometries) <= set(shipped_geometries())
 
 
 def test_metadata_says_how_the_codec_came_about() -> None:

@@ -12,7 +12,7 @@ from semantic.checkpoint import read_checkpoint, write_checkpoint
 from semantic.codec_config import CodecConfig, FilmMode, Recipe, TrainingConfig, read_recipe
 from semantic.decoder import PictureDecoder, decoder_sides
 from semantic.discriminator import Adversary
-from semantic.index_channel import draw_damage, layer_geometry
+from semantic.index_channel import draw_damage
 from semantic.index_frame import FrameGeometry, IndexFrame
 from semantic.intent_judge import intent_loss, load_intent_judge
 from semantic.losses import add_adversarial, loss_terms
@@ -217,7 +217,7 @@ def test_the_papers_codec_takes_a_step_with_all_its_terms() -> None:
 
 
 def test_erased_indices_pass_no_gradient_to_the_encoder(model: CodecModel) -> None:
-    shapes = [(3, layer.tokens, layer.segments) for layer in layer_geometry(model.config)]
+    shapes = [(3, layer.tokens, layer.segments) for layer in model.config.layer_geometry]
     everything = IndexDamage(
         [torch.ones(shape, dtype=torch.bool) for shape in shapes],
         [torch.full(shape, -1) for shape in shapes],
@@ -247,7 +247,7 @@ def test_wrong_indices_are_looked_up(model: CodecModel) -> None:
 
 def test_training_damage_comes_in_runs_of_the_transmission_order() -> None:
     recipe = read_recipe(Path("embedded"))
-    layers = layer_geometry(recipe.codec)
+    layers = recipe.codec.layer_geometry
     config = TrainingConfig.model_validate(
         {**recipe.training.model_dump(), "erasure_probability": 1, "index_error_probability": 0}
     )

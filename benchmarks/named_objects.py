@@ -18,6 +18,8 @@ from benchmarks.photos import PhotosError
 # Share of the photo that an asked object may cover, and of itself that another may hide.
 SMALLEST, LARGEST = 0.02, 0.6
 MOST_OVERLAP = 0.3
+# It is no ImageNet class, and counted apart.
+PERSON = "person"
 # Cells per token and side from which a box's share of a token is counted.
 _FINE = 8
 

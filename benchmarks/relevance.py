@@ -17,41 +17,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.bootstrap import PhotoMean
 from benchmarks.machine import machine
-from benchmarks.named_objects import NamedRegion, apart, askable, read_named_regions
+from benchmarks.named_objects import PERSON, NamedRegion, apart, askable, read_named_regions
 from semantic.codec import picture_to_tensor
 from semantic.pictures import load_picture
 from semantic.relevance import RelevanceMapper
 
 # The map is as good as its best tokens: so many of them would get bits.
 TOP_SHARE = 0.3
-_RESAMPLES = 2000
-# It is no ImageNet class, and counted apart.
-PERSON = "person"
 
 Progress = Callable[[int, int], None]
 Map = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Share:
-    """A mean over cases with its 95 % bootstrap interval over photos; None where there is no case."""
-
-    mean: float
-    ci95: tuple[float, float]
-    cases: int
-
-    @classmethod
-    def of(cls, values: Sequence[float], photos: Sequence[int], seed: int) -> Share | None:
-        """Cases of one photo stand and fall together, so photos are drawn, not cases."""
-        if not values:
-            return None
-        _, number = np.unique(photos, return_inverse=True)
-        sums, counts = np.bincount(number, values), np.bincount(number)
-        draws = np.random.default_rng(seed).integers(len(sums), size=(_RESAMPLES, len(sums)))
-        means = sums[draws].sum(1) / counts[draws].sum(1)
-        low, high = np.percentile(means, [2.5, 97.5])
-        return cls(float(np.mean(values)), (float(low), float(high)), len(values))
 
 
 @dataclass(frozen=True)
@@ -67,19 +44,17 @@ class Figures:
         asked_coverage_gain: over pairs, box_covered when asked minus when the other is asked.
     """
 
-    peak_in_box: Share | None
+    peak_in_box: PhotoMean | None
     chance: float | None
-    mass_in_box: Share | None
-    box_covered: Share | None
-    asked_wins: Share | None
-    asked_coverage_gain: Share | None
+    mass_in_box: PhotoMean | None
+    box_covered: PhotoMean | None
+    asked_wins: PhotoMean | None
+    asked_coverage_gain: PhotoMean | None
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object."""
         return {
-            name: {"mean": value.mean, "ci95": value.ci95, "cases": value.cases}
-            if isinstance(value, Share)
-            else value
+            name: value.to_json() if isinstance(value, PhotoMean) else value
             for name, value in vars(self).items()
         }
 
@@ -165,8 +140,8 @@ def figures(
     covers = [region.cover(grid) for region in regions]
     photos = [regions[k].photo for k in asked]
 
-    def share(values: Sequence[float], of: Sequence[int]) -> Share | None:
-        return Share.of(values, of, seed)
+    def share(values: Sequence[float], of: Sequence[int]) -> PhotoMean | None:
+        return PhotoMean.of(values, of, seed)
 
     pairs = [
         (k, other)

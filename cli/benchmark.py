@@ -7,6 +7,7 @@ import typer
 from cli.benchmark_acquisition import acquisition
 from cli.benchmark_codec import codec
 from cli.benchmark_fading import fading
+from cli.benchmark_intent import intent
 from cli.benchmark_ldpc import ldpc
 from cli.benchmark_modem import modem
 from cli.benchmark_per import per
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
     group.command("acquisition")(acquisition)
     group.command("codec")(codec)
     group.command("fading")(fading)
+    group.command("intent")(intent)
     group.command("ldpc")(ldpc)
     group.command("modem")(modem)
     group.command("per")(per)

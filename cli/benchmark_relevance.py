@@ -12,7 +12,8 @@ from cli.benchmark_common import make_table, print_table
 from cli.output import make_console, print_json
 
 if TYPE_CHECKING:
-    from benchmarks.relevance import RelevanceReport, Share
+    from benchmarks.bootstrap import PhotoMean
+    from benchmarks.relevance import RelevanceReport
 
 _ROWS = (
     ("peak in box", "peak_in_box"),
@@ -78,7 +79,7 @@ def print_report(report: RelevanceReport) -> None:
     )
 
 
-def _text(share: Share | None) -> str:
+def _text(share: PhotoMean | None) -> str:
     if share is None:
         return "n/a"
     return f"{share.mean:.2f} ({share.ci95[0]:.2f} to {share.ci95[1]:.2f})"

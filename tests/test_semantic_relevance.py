@@ -14,7 +14,8 @@ from torch import Tensor
 
 from benchmarks.named_objects import NamedRegion, apart, askable, read_named_regions
 from benchmarks.photos import PhotosError
-from benchmarks.relevance import Share, covered, figures, mass
+from benchmarks.bootstrap import PhotoMean
+from benchmarks.relevance import covered, figures, mass
 from semantic.backbone import WeightsError
 from semantic.codec import picture_to_tensor
 from semantic.codec_config import PackagedTowers, read_recipe
@@ -237,13 +238,13 @@ def test_mass_and_coverage_of_a_blind_map_are_the_share_of_the_photo() -> None:
 
 
 def test_bootstrap_draws_photos_and_not_cases() -> None:
-    alike = Share.of([0.0, 1.0] * 50, [0] * 100, 0)
+    alike = PhotoMean.of([0.0, 1.0] * 50, [0] * 100, 0)
     assert alike is not None
     assert alike.ci95 == (0.5, 0.5)
-    different = Share.of([0.0, 1.0] * 50, list(range(100)), 0)
+    different = PhotoMean.of([0.0, 1.0] * 50, list(range(100)), 0)
     assert different is not None
     assert different.ci95[0] == pytest.approx(0.4, abs=0.03)  # 0.5 - 1.96 * 0.5 / sqrt(100)
-    assert Share.of([], [], 0) is None
+    assert PhotoMean.of([], [], 0) is None
 
 
 def test_listing_joins_objects_of_a_name(tmp_path: Path) -> None:

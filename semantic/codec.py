@@ -192,9 +192,8 @@ class Codec:
         llrs = frame.index_llrs()
         if not soft or unknown is None or llrs is None:
             return tensor_to_picture(self._model.decode(indices, unknown))
-        pairs = zip(self._model.segment_quantizers, llrs, strict=True)
-        estimates = [quantizer.posterior_mean(self._batch(array)) for quantizer, array in pairs]
-        return tensor_to_picture(self._model.decode(indices, unknown, estimates))
+        known = [self._batch(array) for array in llrs]
+        return tensor_to_picture(self._model.decode(indices, unknown, known))
 
     def _batch(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array)[None].to(self.device)

@@ -138,34 +138,45 @@ class LayerConfig(_Strict):
         features: indices of the tower's intermediate maps, concatenated along the channels.
         grid: side of the token grid; larger maps are folded into it (space to depth).
         dim: D, the width of a token after projection.
+        stages: segments of a residual quantiser; None otherwise, where D and d say how many.
     """
+
+    added: ClassVar[frozenset[str]] = frozenset({"stages"})
 
     features: tuple[int, ...] = Field(min_length=1)
     grid: int = Field(ge=1)
     dim: int = Field(ge=1)
+    stages: int | None = Field(None, ge=1)
 
 
 class QuantizerConfig(_Strict):
     """Segment-wise vector quantisation, eq. (5)-(7) and (12).
 
     Args:
-        segment_length: d, values per segment; must divide every layer's D.
+        segment_length: d, values per segment; must divide every layer's D. None with a residual quantiser.
         codewords: K, a power of two.
         update: "ema" (running k-means, dead codewords revived) or "gradient" (first term of eq. (12)).
         decay: decay of the running averages.
         beta: weight of the commitment term in eq. (12).
+        residual: every index is a codeword of the whole token and each segment refines those before it,
+            instead of a part of the token of its own. Then a layer says how many (``stages``).
     """
 
-    segment_length: int = Field(ge=1)
+    added: ClassVar[frozenset[str]] = frozenset({"residual", "segment_length"})
+
+    segment_length: int | None = Field(None, ge=1)
     codewords: int = Field(ge=2, le=65536)
     update: Literal["ema", "gradient"] = "ema"
     decay: float = Field(0.99, gt=0, lt=1)
     beta: float = Field(0.25, ge=0)
+    residual: bool = False
 
     @model_validator(mode="after")
     def _power_of_two(self) -> QuantizerConfig:
         if self.codewords & (self.codewords - 1):
             raise ValueError(f"codewords: expected a power of two, got {self.codewords}")
+        if self.residual == (self.segment_length is not None):
+            raise ValueError("segment_length: needed, except where residual is true")
         return self
 
     @property
@@ -260,10 +271,14 @@ class CodecConfig(_Strict):
     @model_validator(mode="after")
     def _fits_together(self) -> CodecConfig:
         for number, layer in enumerate(self.layers):
-            if layer.dim % self.quantizer.segment_length:
+            if self.quantizer.residual != (layer.stages is not None):
                 raise ValueError(
-                    f"layers[{number}].dim {layer.dim} is no multiple of segment_length "
-                    f"{self.quantizer.segment_length}"
+                    f"layers[{number}].stages: for a residual quantiser, and for no other"
+                )
+            length = self.quantizer.segment_length
+            if length is not None and layer.dim % length:
+                raise ValueError(
+                    f"layers[{number}].dim {layer.dim} is no multiple of segment_length {length}"
                 )
         for number in range(len(self.layers) - 1):
             if self.layers[number].grid < self.layers[number + 1].grid:
@@ -296,7 +311,8 @@ class CodecConfig(_Strict):
     @property
     def segments(self) -> tuple[int, ...]:
         """M of every layer."""
-        return tuple(layer.dim // self.quantizer.segment_length for layer in self.layers)
+        length = self.quantizer.segment_length
+        return tuple(layer.stages or layer.dim // (length or layer.dim) for layer in self.layers)
 
     @property
     def layer_geometry(self) -> tuple[LayerGeometry, ...]:
@@ -388,6 +404,8 @@ class TrainingConfig(_Strict):
         continuous_steps: first steps without quantiser; Gaussian noise of ``continuous_noise`` times
             each segment's spread stands in for it. Codebooks then start from k-means.
         l1_weight, mse_weight: weights of the two distortion terms on pictures in 0..1.
+        log_mse_weight: weight of the mean over pictures of ln(mean squared error): a dB counts the same
+            whether a picture is sent in full or on a low rung.
         quantization_weight: lambda_Q of eq. (13).
         intent: the user-intent relevance loss, eq. (11); None leaves it out.
         adversarial: phase II, eq. (14) and (15); None leaves it out.
@@ -401,7 +419,7 @@ class TrainingConfig(_Strict):
     """
 
     added: ClassVar[frozenset[str]] = frozenset(
-        {"intent", "adversarial", "ladder_probability", "precision"}
+        {"intent", "adversarial", "ladder_probability", "log_mse_weight", "precision"}
     )
 
     seed: int = 0
@@ -416,6 +434,7 @@ class TrainingConfig(_Strict):
     continuous_noise: float = Field(0.4, ge=0)
     l1_weight: float = Field(1.0, ge=0)
     mse_weight: float = Field(0.0, ge=0)
+    log_mse_weight: float = Field(0.0, ge=0)
     quantization_weight: float = Field(1.0, ge=0)
     intent: IntentConfig | None = None
     adversarial: AdversarialConfig | None = None

@@ -11,6 +11,9 @@ from torch import Tensor
 from semantic.codec_config import TrainingConfig
 from semantic.discriminator import Adversary
 
+# 50 dB: what the codec cannot reach must not draw the logarithm to minus infinity.
+LEAST_MSE = 1e-5
+
 
 def loss_terms(
     pictures: Tensor,
@@ -29,11 +32,13 @@ def loss_terms(
         intent: scalar, eq. (11); None without a judge.
 
     Returns:
-        ``l1`` (mean absolute error), ``mse`` (mean squared error), ``quantization``, ``intent`` where
-        there is one, ``total``.
+        ``l1`` (mean absolute error), ``mse`` (mean squared error), ``quantization``, ``log_mse`` (mean over
+        pictures of its logarithm) and ``intent`` where the recipe has them, ``total``.
     """
     error = reconstructed.float() - pictures
     terms = {"l1": error.abs().mean(), "mse": error.square().mean(), "quantization": quantization}
+    if config.log_mse_weight:
+        terms["log_mse"] = error.square().mean((1, 2, 3)).clamp_min(LEAST_MSE).log().mean()
     total = distortion(terms, config) + config.quantization_weight * quantization
     if intent is not None and config.intent is not None:
         terms["intent"] = intent
@@ -43,7 +48,10 @@ def loss_terms(
 
 def distortion(terms: dict[str, Tensor], config: TrainingConfig) -> Tensor:
     """Weighted sum of the terms that compare pixels."""
-    return config.l1_weight * terms["l1"] + config.mse_weight * terms["mse"]
+    total = config.l1_weight * terms["l1"] + config.mse_weight * terms["mse"]
+    if config.log_mse_weight:
+        total = total + config.log_mse_weight * terms["log_mse"]
+    return total
 
 
 def add_adversarial(

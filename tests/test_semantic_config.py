@@ -25,9 +25,7 @@ def test_shipped_recipes_are_valid(path: Path) -> None:
 
 def test_the_paper_recipe_has_the_paper_numbers() -> None:
     codec = read_recipe(Path("paper_vitb16")).codec
-    indices = sum(
-        layer.grid**2 * layer.dim // codec.quantizer.segment_length for layer in codec.layers
-    )
+    indices = codec.geometries("00000000")[-1].indices
     assert indices == 12_544
     assert indices * codec.quantizer.bits_per_index == 112_896
 
@@ -50,6 +48,37 @@ def _change(tmp_path: Path, key: str, value: object) -> Path:
         ("codec.quantizer.codeword", 16, "codeword"),
         ("codec.quantizer.codewords", 100, "power of two"),
         ("codec.layers.0.dim", 18, "multiple of segment_length"),
+        ("codec.layers.0.stages", 3, "residual quantiser"),
+        ("codec.quantizer.residual", True, "segment_length"),
+        ("codec.ladder", {"grid": 4, "levels": [[1, 1], [1, 0]]}, "does not add"),
+        ("codec.ladder", {"grid": 4, "levels": [[1, 9]]}, "at most"),
+        ("codec.ladder", {"grid": 3, "levels": [[1, 1], [2, 1]]}, "no multiple"),
+        ("codec.ladder", {"grid": 4, "levels": [[1, 1]], "rungs": [{"levels": [1]}]}, "0 to 0"),
+        (
+            "codec.ladder",
+            {"grid": 4, "levels": [[1, 1]], "rungs": [{"levels": [0], "payload_bits": 9}]},
+            "several levels",
+        ),
+        (
+            "codec.ladder",
+            {"grid": 4, "levels": [[1, 1], [2, 2]], "rungs": [{"levels": [0, 1]}]},
+            "several levels",
+        ),
+        (
+            "codec.ladder",
+            {
+                "grid": 4,
+                "levels": [[1, 1], [2, 2]],
+                "rungs": [{"levels": [0, 1], "payload_bits": 99}],
+            },
+            "do not hold",
+        ),
+        (
+            "codec.ladder",
+            {"grid": 4, "levels": [[1, 1], [2, 2]], "rungs": [{"levels": [1]}, {"levels": [0]}]},
+            "bits must rise",
+        ),
+        ("training.ladder_probability", 0.5, "codec.ladder"),
         ("codec.layers.1.grid", 8, "finest comes first"),
         ("codec.image_size", 33, "multiple of the first layer's grid"),
         ("codec.backbone.weights_file", "w.pt", "weights_sha256"),

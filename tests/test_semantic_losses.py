@@ -22,7 +22,7 @@ from semantic.losses import add_adversarial, loss_terms
 
 
 def _config(**changes: object) -> TrainingConfig:
-    return read_recipe(Path("embedded")).training.model_copy(update=changes)
+    return read_recipe(Path("embedded_start")).training.model_copy(update=changes)
 
 
 def _adversary(**changes: object) -> Adversary:
@@ -42,6 +42,18 @@ def test_phase_one_is_the_weighted_sum() -> None:
         + 3.0 * 0.7
     )
     assert float(terms["total"]) == pytest.approx(expected)
+
+
+def test_the_logarithm_of_the_error_counts_by_picture() -> None:
+    config = _config(l1_weight=0.0, mse_weight=0.0, quantization_weight=0.0, log_mse_weight=2.0)
+    pictures = torch.zeros(3, 3, 2, 2)
+    found = torch.tensor([0.5, 0.1, 0.0])[:, None, None, None].expand(3, 3, 2, 2)
+    terms = loss_terms(pictures, found, torch.tensor(0.0), config)
+    # The third is perfect, which counts as 50 dB.
+    expected = (np.log(0.25) + np.log(0.01) + np.log(1e-5)) / 3
+    assert float(terms["log_mse"]) == pytest.approx(expected, rel=1e-5)
+    assert float(terms["total"]) == pytest.approx(2 * expected, rel=1e-5)
+    assert "log_mse" not in loss_terms(pictures, found, torch.tensor(0.0), _config())
 
 
 @pytest.mark.parametrize("form", ["log", "hinge"])

@@ -264,7 +264,7 @@ def test_training_damage_comes_in_runs_of_the_transmission_order() -> None:
 
 
 def test_loss_terms() -> None:
-    config = read_recipe(Path("embedded")).training
+    config = read_recipe(Path("embedded_start")).training
     pictures, found = torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5)
     terms = loss_terms(pictures, found, torch.tensor(2.0), config)
     assert float(terms["l1"]) == pytest.approx(0.5)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 
 from semantic.codec_config import QuantizerConfig
-from semantic.quantizer import SegmentwiseQuantizer, codebook_use
+from semantic.quantizer import Damage, ResidualQuantizer, SegmentwiseQuantizer, codebook_use
 
 
 def _quantizer(update: str = "ema", codewords: int = 8) -> SegmentwiseQuantizer:
@@ -16,6 +18,14 @@ def _quantizer(update: str = "ema", codewords: int = 8) -> SegmentwiseQuantizer:
         {"segment_length": 4, "codewords": codewords, "update": update, "decay": 0.9, "beta": 0.25}
     )
     return SegmentwiseQuantizer(12, config)
+
+
+def _residual(update: str = "ema", stages: int = 4, codewords: int = 16) -> ResidualQuantizer:
+    torch.manual_seed(1)
+    config = QuantizerConfig.model_validate(
+        {"residual": True, "codewords": codewords, "update": update, "decay": 0.9, "beta": 0.25}
+    )
+    return ResidualQuantizer(6, stages, config)
 
 
 def _naive_indices(features: np.ndarray, codebook: np.ndarray) -> np.ndarray:
@@ -72,7 +82,7 @@ def test_posterior_mean() -> None:
                 zero = 1 / (1 + np.exp(-float(llrs[b, n, m, place])))
                 probability[k] *= 1 - zero if bit else zero
         expected = (probability[:, None] * codebook[m]).sum(0) / probability.sum()
-        np.testing.assert_allclose(found[b, n, 4 * m : 4 * m + 4], expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(found[b, n, m], expected, rtol=1e-3, atol=1e-4)
     none = quantizer.posterior_mean(torch.zeros(1, 1, 3, 3))
     torch.testing.assert_close(none.flatten(), quantizer.mean_codeword().flatten())
 
@@ -215,3 +225,119 @@ def test_kmeans_start_beats_random_codewords() -> None:
     after = float((features - quantizer.lookup(quantizer.nearest(features))).square().mean())
     assert after < 0.2 * before
     assert float(quantizer.count.sum(1)[0]) == pytest.approx(100, rel=0.2)
+
+
+def _naive_stages(features: np.ndarray, codebook: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and what every stage found left over, one vector after the other."""
+    batch, tokens, _ = features.shape
+    found = np.empty((batch, tokens, len(codebook)), np.int64)
+    left = np.empty((len(codebook), batch * tokens, features.shape[-1]), np.float32)
+    for b, n in np.ndindex(batch, tokens):
+        rest = features[b, n].copy()
+        for m, book in enumerate(codebook):
+            left[m, b * tokens + n] = rest
+            found[b, n, m] = np.argmin(((book - rest) ** 2).sum(axis=1))
+            rest = rest - book[found[b, n, m]]
+    return found, left
+
+
+def test_residual_stages_one_by_one() -> None:
+    quantizer = _residual()
+    features = torch.randn(3, 7, 6)
+    quantizer.initialise(features)
+    found, left = _naive_stages(features.numpy(), quantizer.codebook.numpy())
+    indices = quantizer.nearest(features)
+    np.testing.assert_array_equal(indices.numpy(), found)
+    np.testing.assert_allclose(quantizer.targets(features, indices).numpy(), left, atol=1e-5)
+    summed = sum(quantizer.codebook[m].numpy()[found[..., m]] for m in range(4))
+    np.testing.assert_allclose(quantizer.lookup(indices).numpy(), summed, atol=1e-5)
+
+
+def test_every_stage_brings_a_token_nearer() -> None:
+    quantizer = _residual(stages=6)
+    features = torch.randn(20, 25, 6)
+    quantizer.initialise(features, batches=4)
+    indices = quantizer.nearest(features)
+    errors = []
+    for stages in range(7):
+        beyond = (torch.arange(6) >= stages).expand_as(indices)
+        errors.append(float((quantizer.lookup(indices, beyond) - features).square().mean()))
+    assert all(later < 0.8 * earlier for earlier, later in pairwise(errors))
+    assert float(quantizer.count.sum(1)[0]) == pytest.approx(125, rel=0.2)
+
+
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_residual_loss_is_the_mean_over_prefixes(update: str) -> None:
+    quantizer = _residual(update)
+    features = torch.randn(2, 5, 6, requires_grad=True)
+    result = quantizer(features)
+    book, values = quantizer.codebook.detach().numpy(), features.detach().numpy()
+    reached = np.zeros_like(values)
+    terms = []
+    for m in range(4):
+        reached = reached + book[m][result.indices.numpy()[..., m]]
+        terms.append(((values - reached) ** 2).mean())
+    expected = (0.25 + (update == "gradient")) * np.mean(terms)
+    assert result.loss.item() == pytest.approx(float(expected), rel=1e-5)
+    result.loss.backward()
+    assert features.grad is not None
+    assert (quantizer.codebook.grad is not None) == (update == "gradient")
+
+
+def test_residual_damage_and_gradient() -> None:
+    quantizer = _residual()
+    features = torch.randn(2, 5, 6, requires_grad=True)
+    indices = quantizer.nearest(features.detach())
+    erased = torch.rand(2, 5, 4) < 0.4
+    replaced = torch.where(torch.rand(2, 5, 4) < 0.3, torch.randint(16, (2, 5, 4)), -1)
+    result = quantizer(features, Damage(erased, replaced))
+    np.testing.assert_array_equal(result.indices, indices)  # what was sent, not what came
+    received = torch.where(replaced >= 0, replaced, indices)
+    torch.testing.assert_close(result.vectors, quantizer.lookup(received, erased))
+    weights = torch.randn(2, 5, 6)
+    (result.vectors * weights).sum().backward()
+    torch.testing.assert_close(features.grad, weights)
+
+
+def test_residual_running_means_follow_the_equation() -> None:
+    quantizer = _residual(stages=2, codewords=4)
+    features = torch.randn(40, 10, 6)
+    quantizer.initialise(features)
+    indices = quantizer.nearest(features)
+    _, left = _naive_stages(features.numpy(), quantizer.codebook.numpy())
+    count, total = quantizer.count.numpy().copy(), quantizer.total.numpy().copy()
+    for m, k in np.ndindex(2, 4):
+        part = left[m][indices.numpy()[..., m].reshape(-1) == k]
+        count[m, k] = 0.9 * count[m, k] + 0.1 * len(part)
+        total[m, k] = 0.9 * total[m, k] + 0.1 * part.sum(axis=0)
+    assert quantizer.update(features, indices) == 0
+    np.testing.assert_allclose(
+        quantizer.codebook.numpy(), total / count[..., None], rtol=1e-3, atol=1e-4
+    )
+
+
+def test_soft_bits_of_a_residual_stage() -> None:
+    quantizer = _residual()
+    quantizer.count.copy_(torch.rand(4, 16))
+    indices = torch.randint(16, (2, 5, 4))
+    erased = torch.rand(2, 5, 4) < 0.5
+    llrs = torch.randn(2, 5, 4, 4)
+    found = quantizer.lookup(indices, erased, llrs)
+    guess, book = quantizer.posterior_mean(llrs), quantizer.codebook
+    for b, n in np.ndindex(2, 5):
+        expected = sum(
+            guess[b, n, m] if erased[b, n, m] else book[m, indices[b, n, m]] for m in range(4)
+        )
+        torch.testing.assert_close(found[b, n], expected)
+    bits = (indices[..., None] >> torch.arange(3, -1, -1)) & 1
+    certain = 60.0 * (1 - 2 * bits)
+    everything = torch.ones_like(erased)
+    torch.testing.assert_close(
+        quantizer.lookup(indices, everything, certain), quantizer.lookup(indices)
+    )
+
+
+def test_a_residual_configuration_makes_no_segmentwise_quantiser() -> None:
+    config = QuantizerConfig.model_validate({"residual": True, "codewords": 8})
+    with pytest.raises(ValueError, match="segment_length"):
+        SegmentwiseQuantizer(12, config)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from semantic.alignment import TextFeatures, TextForm
 from semantic.backbone import Backbone
+from semantic.pictures import PictureError, load_picture
+
+# Asked about photos that come without questions: it leans to nothing.
+DEFAULT_QUESTION = "What is in the picture?"
+COCO_NAME = re.compile(r"COCO_\w+_(\d{12})\.jpg")
 
 
 class DatasetError(ValueError):
@@ -41,42 +47,123 @@ class PhotoSet:
         return len(self.questions)
 
 
-def read_photo_set(listing: Path, side: int) -> PhotoSet:
-    """Read a VQA listing: JSON lines with ``image`` (a file in ``images/`` beside it) and ``question``.
+def read_photo_set(source: Path, side: int) -> PhotoSet:
+    """Read photos and questions, cropped to the centre square and resized where they are not ``side``.
 
-    Photos that are not ``side`` x ``side`` are cropped to the centre square and resized.
+    Args:
+        source: one of
+
+            - JSON lines with ``image`` (a file in ``images/`` beside it) and ``question``,
+            - a ``.json`` file of VQA v2 questions (``v2_OpenEnded_mscoco_..._questions.json``), with the
+              photos of COCO, ``COCO_..._<twelve digits>.jpg``, in ``images/`` beside it or folders below,
+            - a folder of photos (if it has a folder ``images``, that one), about each of which
+              :data:`DEFAULT_QUESTION` is asked.
+        side: of the pictures, in pixels.
 
     Raises:
-        DatasetError: a missing listing or photo, or a line that is not as described.
+        DatasetError: naming the file and what is missing or malformed.
     """
-    try:
-        raw = listing.read_bytes()
-        rows = [json.loads(line) for line in raw.splitlines() if line.strip()]
-        questions: dict[str, list[str]] = {}
-        for row in rows:
-            questions.setdefault(row["image"], []).append(row["question"])
-    except OSError as error:
-        raise DatasetError(f"{listing}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{listing}: not a listing of images and questions ({error})") from None
-    digest = hashlib.sha256(raw)
-    pictures = torch.empty(len(questions), 3, side, side, dtype=torch.uint8)
-    for number, name in enumerate(questions):
-        file = listing.parent / "images" / name
+    if source.is_dir():
+        digest, asked = hashlib.sha256(), _folder_questions(source)
+        for file in asked:
+            digest.update(f"{file.name}\n".encode())
+    else:
+        raw = _read_bytes(source)
+        digest = hashlib.sha256(raw)
+        asked = (_vqa_questions if source.suffix == ".json" else _line_questions)(source, raw)
+    if not asked:
+        raise DatasetError(f"{source}: no photos in it")
+    pictures = torch.empty(len(asked), 3, side, side, dtype=torch.uint8)
+    for number, file in enumerate(asked):
+        digest.update(_read_bytes(file, f"{source}: photo "))
         try:
-            digest.update(file.read_bytes())
-            with Image.open(file) as picture:
-                pictures[number] = torch.from_numpy(_square(picture, side))
-        except OSError as error:
-            raise DatasetError(f"{file}: {error}") from None
-    return PhotoSet(pictures, tuple(tuple(q) for q in questions.values()), digest.hexdigest())
+            pixels = np.asarray(load_picture(file, side))
+        except PictureError as error:
+            raise DatasetError(f"{source}: photo {error}") from None
+        pictures[number] = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+    return PhotoSet(pictures, tuple(tuple(q) for q in asked.values()), digest.hexdigest())
 
 
-def _square(picture: Image.Image, side: int) -> NDArray[np.uint8]:
-    """uint8 ``[3, side, side]``."""
-    from semantic.pictures import fit_square
+def _read_bytes(file: Path, before: str = "") -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{before}{file}: {error.strerror}") from None
 
-    return np.array(fit_square(picture.convert("RGB"), side)).transpose(2, 0, 1).copy()
+
+def _folder_questions(folder: Path) -> dict[Path, list[str]]:
+    """The same question about every photo of a folder, in the order of their names."""
+    inner = folder / "images"
+    Image.init()
+    suffixes = Image.registered_extensions()
+    files = sorted((inner if inner.is_dir() else folder).iterdir())
+    return {file: [DEFAULT_QUESTION] for file in files if file.suffix.lower() in suffixes}
+
+
+def _line_questions(source: Path, raw: bytes) -> dict[Path, list[str]]:
+    """Questions of every photo, from JSON lines."""
+    found: dict[Path, list[str]] = {}
+    for number, line in enumerate(raw.splitlines(), 1):
+        if not line.strip():
+            continue
+        row = _json(line, f"{source}, line {number}")
+        image = row.get("image") if isinstance(row, dict) else None
+        if not isinstance(image, str) or not _inside(image) or not _is_question(row):
+            raise DatasetError(
+                f"{source}, line {number}: expected an object with image (a file in images/) and question, "
+                f"found {_shorten(line.decode(errors='replace'))}"
+            )
+        found.setdefault(source.parent / "images" / image, []).append(row["question"])
+    return found
+
+
+def _vqa_questions(source: Path, raw: bytes) -> dict[Path, list[str]]:
+    """Questions of every photo, from a VQA v2 file."""
+    data = _json(raw, str(source))
+    rows = data.get("questions") if isinstance(data, dict) else None
+    if not isinstance(rows, list):
+        raise DatasetError(f"{source}: expected an object with a list questions, as VQA v2 has")
+    folder = source.parent / "images"
+    photos = {
+        int(match[1]): file
+        for file in sorted(folder.rglob("COCO_*.jpg"))
+        if (match := COCO_NAME.fullmatch(file.name))
+    }
+    found: dict[Path, list[str]] = {}
+    for number, row in enumerate(rows):
+        image = row.get("image_id") if isinstance(row, dict) else None
+        if not isinstance(image, int) or not _is_question(row):
+            raise DatasetError(
+                f"{source}: questions[{number}]: expected an object with image_id and question, found "
+                f"{_shorten(str(row))}"
+            )
+        if image not in photos:
+            raise DatasetError(
+                f"{source}: questions[{number}]: no photo COCO_*_{image:012d}.jpg in {folder}"
+            )
+        found.setdefault(photos[image], []).append(row["question"])
+    return found
+
+
+def _json(text: bytes, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{where}: not JSON ({error})") from None
+
+
+def _is_question(row: dict[str, Any]) -> bool:
+    question = row.get("question")
+    return isinstance(question, str) and bool(question.strip())
+
+
+def _inside(name: str) -> bool:
+    """Whether a file name stays in its folder."""
+    return bool(name) and not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 class TowerFeatures:

@@ -31,6 +31,9 @@ USER_ERRORS = frozenset(
         "semantic.index_frame.IndexFrameError",
         "semantic.judges.answers.JudgeError",
         "semantic.pictures.PictureError",
+        "semantic.processes.DeviceError",
+        "semantic.training_state.NotFiniteError",
+        "semantic.training_state.TrainingError",
     }
 )
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from cli import benchmark, config, decode, demo, doctor, encode, exchange, loopback, radio
+from cli import benchmark, config, decode, demo, doctor, encode, exchange, loopback, radio, train
 from cli.errors import report_error
 from cli.output import reserve_stdout
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (demo, loopback, encode, decode, radio, exchange, doctor, config, benchmark):
+for _module in (demo, loopback, encode, decode, train, radio, exchange, doctor, config, benchmark):
     _module.register(app)
 
 

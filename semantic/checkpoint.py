@@ -124,7 +124,7 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     if not file.is_file():
         raise WeightsError(
             f"{file}: no such checkpoint; restore it from the repository (git checkout) or train one "
-            "(python -m semantic.train)"
+            "(uoisc train)"
         )
     try:
         with safe_open(file, framework="pt", device="cpu") as opened:

@@ -413,8 +413,9 @@ class TrainingConfig(_Strict):
         index_error_probability: share of training pictures with a few wrong indices.
         ladder_probability: share of training pictures of which only the first segments are sent
             (nested dropout, over the levels of the codec's ladder).
-        bf16: compute in bfloat16 where that is good enough (autocast).
-        precision: "fp32", "bf16" or "fp16" (CUDA only, gradients scaled); None means what ``bf16`` says.
+        bf16: compute in bfloat16 where that is good enough (autocast), if the device has arithmetic for it.
+        precision: "fp32", "bf16" (emulated if need be) or "fp16" (CUDA only, gradients scaled); None means
+            what ``bf16`` says.
         feature_cache: keep the frozen tower's feature maps in memory (about 0.4 MB per photo and flip).
     """
 
@@ -447,10 +448,9 @@ class TrainingConfig(_Strict):
     precision: Precision | None = None
     feature_cache: bool = True
 
-    @property
-    def arithmetic(self) -> Precision:
-        """In which numbers the model computes while it is trained."""
-        return self.precision or ("bf16" if self.bf16 else "fp32")
+    def arithmetic(self, fast_bf16: bool) -> Precision:
+        """In which numbers the model computes while it is trained, on a device with or without bfloat16."""
+        return self.precision or ("bf16" if self.bf16 and fast_bf16 else "fp32")
 
 
 class Recipe(_Strict):

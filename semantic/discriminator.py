@@ -8,6 +8,8 @@ Lipschitz constant bounds the gradient that the decoder receives.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from semantic.codec_config import AdversarialConfig
+from semantic.processes import Processes
 
 SLOPE = 0.2
 # Adam's decay rates for both GAN losses, as in VQGAN.
@@ -78,7 +81,16 @@ def discriminator_loss(real: Tensor, fake: Tensor, form: Form) -> Tensor:
     return functional.relu(1 - real).mean() + functional.relu(1 + fake).mean()
 
 
-def adaptive_weight(distortion: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
+def _as_it_is(values: Tensor) -> Tensor:
+    return values
+
+
+def adaptive_weight(
+    distortion: Tensor,
+    adversarial: Tensor,
+    last_layer: Tensor,
+    mean: Callable[[Tensor], Tensor] = _as_it_is,
+) -> Tensor:
     """Ratio of the gradients' norms at the decoder's last layer (VQGAN, Esser et al. 2021, eq. 7).
 
     With it the adversarial term pulls as hard on the decoder as distortion does, whatever their units.
@@ -87,13 +99,14 @@ def adaptive_weight(distortion: Tensor, adversarial: Tensor, last_layer: Tensor)
         distortion: scalar, weighted sum of the distortion terms.
         adversarial: scalar.
         last_layer: the weights; both scalars depend on them.
+        mean: mean of a gradient over the processes that share the batch.
 
     Returns:
         Scalar without gradient, 0 to :data:`MAX_ADAPTIVE_WEIGHT`.
     """
     (of_distortion,) = torch.autograd.grad(distortion, last_layer, retain_graph=True)
     (of_adversarial,) = torch.autograd.grad(adversarial, last_layer, retain_graph=True)
-    ratio = of_distortion.norm() / (of_adversarial.norm() + 1e-4)
+    ratio = mean(of_distortion).norm() / (mean(of_adversarial).norm() + 1e-4)
     return ratio.clamp(0, MAX_ADAPTIVE_WEIGHT).detach()
 
 
@@ -104,10 +117,18 @@ class Adversary:
         config: of phase II.
         seed: of its random start; the model's own random numbers are left alone.
         device: where to compute.
+        processes: who shares the batch, where it is more than this process.
     """
 
-    def __init__(self, config: AdversarialConfig, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: AdversarialConfig,
+        seed: int,
+        device: torch.device,
+        processes: Processes | None = None,
+    ) -> None:
         self.config = config
+        self.processes = processes
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = PatchDiscriminator(config.channels)
@@ -126,7 +147,8 @@ class Adversary:
         fixed = torch.full((), self.config.weight, device=adversarial.device)
         if not self.config.adaptive:
             return fixed
-        return fixed * adaptive_weight(distortion, adversarial, last_layer)
+        mean = _as_it_is if self.processes is None else self.processes.mean
+        return fixed * adaptive_weight(distortion, adversarial, last_layer, mean)
 
     def learn(self, pictures: Tensor, reconstructed: Tensor, rate_share: float) -> dict[str, float]:
         """One step of the discriminator, eq. (15), while the model stays as it is.
@@ -147,13 +169,18 @@ class Adversary:
             group["lr"] = self.config.learning_rate * rate_share
         real, fake = self.network(pictures), self.network(reconstructed.detach().float())
         loss = discriminator_loss(real, fake, self.config.form)
-        if not torch.isfinite(loss):
+        right = 0.5 * ((real > 0).float().mean() + (fake < 0).float().mean())
+        record = {"discriminator": float(loss.detach()), "told_apart": float(right)}
+        if self.processes is not None:
+            record = self.processes.mean_record(record)
+        if not math.isfinite(record["discriminator"]):
             raise FloatingPointError("the discriminator's loss is not finite")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if self.processes is not None:
+            self.processes.average_gradients(self.network)
         self.optimizer.step()
-        right = 0.5 * ((real > 0).float().mean() + (fake < 0).float().mean())
-        return {"discriminator": float(loss.detach()), "told_apart": float(right)}
+        return record
 
     def state_dict(self) -> dict[str, Any]:
         """For :meth:`load_state_dict`."""

@@ -12,7 +12,8 @@ from semantic.alignment import TEXT_FORM, AlignedLayer, TextFeatures, to_tokens
 from semantic.backbone import Backbone, load_backbone
 from semantic.codec_config import CodecConfig
 from semantic.decoder import PictureDecoder
-from semantic.quantizer import SegmentwiseQuantizer
+from semantic.processes import Processes
+from semantic.quantizer import Damage, Quantized, Quantizer, make_quantizer
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ class CodecModel(nn.Module):
             for layer, width in zip(config.layers, widths.tokens, strict=True)
         )
         self.quantizers = nn.ModuleList(
-            SegmentwiseQuantizer(layer.dim, config.quantizer) for layer in config.layers
+            make_quantizer(layer.dim, segments, config.quantizer)
+            for layer, segments in zip(config.layers, config.segments, strict=True)
         )
         self.decoder = PictureDecoder(config)
         if config.backbone.trainable:
@@ -126,9 +128,9 @@ class CodecModel(nn.Module):
         return cast(list[AlignedLayer], list(self.layers))
 
     @property
-    def segment_quantizers(self) -> list[SegmentwiseQuantizer]:
+    def segment_quantizers(self) -> list[Quantizer]:
         """One quantiser per layer."""
-        return cast(list[SegmentwiseQuantizer], list(self.quantizers))
+        return cast(list[Quantizer], list(self.quantizers))
 
     def tokens(self, maps: dict[int, Tensor]) -> list[Tensor]:
         """Feature maps of the tower -> per layer tokens ``[B, N, channels]``."""
@@ -169,29 +171,29 @@ class CodecModel(nn.Module):
         self,
         indices: list[Tensor],
         erased: list[Tensor] | None = None,
-        estimates: list[Tensor] | None = None,
+        bit_llrs: list[Tensor] | None = None,
     ) -> Tensor:
         """Pictures from indices, eq. (9) and (10).
 
         Args:
             indices: per layer int64 ``[B, N, M]``.
             erased: per layer bool ``[B, N, M]``; None means all received.
-            estimates: per layer float32 ``[B, N, D]`` to use where an index is erased, instead of
-                the mean codeword.
+            bit_llrs: per layer float32 ``[B, N, M, log2 K]``, what is known of the bits of erased indices;
+                None: nothing, and they become the mean codeword.
 
         Returns:
             float32 ``[B, 3, side, side]``, 0..1.
         """
-        masks = erased if erased is not None else [None] * len(indices)
-        layers = [
-            quantizer.lookup(index, mask)
-            for quantizer, index, mask in zip(self.segment_quantizers, indices, masks, strict=True)
-        ]
-        if erased is not None and estimates is not None:
-            length = self.config.quantizer.segment_length
-            wide = [mask.repeat_interleave(length, dim=-1) for mask in erased]
-            layers = [torch.where(*three) for three in zip(wide, estimates, layers, strict=True)]
-        return self.decode_vectors(layers)
+        return self.decode_vectors(
+            [
+                quantizer.lookup(
+                    indices[n],
+                    None if erased is None else erased[n],
+                    None if bit_llrs is None else bit_llrs[n],
+                )
+                for n, quantizer in enumerate(self.segment_quantizers)
+            ]
+        )
 
     def decode_vectors(self, layers: list[Tensor]) -> Tensor:
         """Pictures from codeword estimates per layer ``[B, N, D]`` (hard look-ups or posterior means)."""
@@ -205,6 +207,7 @@ class CodecModel(nn.Module):
         *,
         damage: IndexDamage | None = None,
         continuous_noise: float | None = None,
+        processes: Processes | None = None,
     ) -> Reconstruction:
         """One training pass.
 
@@ -213,41 +216,40 @@ class CodecModel(nn.Module):
             text: the queries.
             damage: what the channel does to the indices.
             continuous_noise: if given, no quantiser: noise of this many segment spreads instead.
+            processes: who shares the batch, where it is more than this process.
         """
         aligned = [features.float() for features in self.align(maps, text)]
         if continuous_noise is not None:
             noisy = [
-                _with_noise(features, quantizer.config.segment_length, continuous_noise)
+                _with_noise(features, quantizer.codebook.shape[-1], continuous_noise, processes)
                 for features, quantizer in zip(aligned, self.segment_quantizers, strict=True)
             ]
             zero = aligned[0].new_zeros(())
             return Reconstruction(self.decoder(noisy), aligned, [], zero)
-        results = [q(f) for q, f in zip(self.segment_quantizers, aligned, strict=True)]
-        vectors = [result.vectors for result in results]
+        damages: list[Damage | None] = [None] * len(aligned)
         if damage is not None:
-            vectors = [
-                _damaged(vectors[n], quantizer, damage.erased[n], damage.replaced[n])
-                for n, quantizer in enumerate(self.segment_quantizers)
-            ]
+            damages = [Damage(*one) for one in zip(damage.erased, damage.replaced, strict=True)]
+        results: list[Quantized] = [
+            quantizer(*given)
+            for quantizer, *given in zip(self.segment_quantizers, aligned, damages, strict=True)
+        ]
+        vectors = [result.vectors for result in results]
         values = [features.numel() for features in aligned]
-        loss = sum(r.loss * n for r, n in zip(results, values, strict=True)) / sum(values)
+        weighted = [r.loss * n for r, n in zip(results, values, strict=True)]
+        loss = torch.stack(weighted).sum() / sum(values)
         return Reconstruction(self.decoder(vectors), aligned, [r.indices for r in results], loss)
 
 
-def _with_noise(features: Tensor, segment_length: int, amount: float) -> Tensor:
-    """Gaussian noise of ``amount`` times each segment's root mean square deviation."""
-    segments = features.unflatten(-1, (-1, segment_length))
-    spread = segments.detach().std(dim=(0, 1)).square().mean(-1, keepdim=True).sqrt()
-    return (segments + amount * spread * torch.randn_like(segments)).flatten(-2)
-
-
-def _damaged(
-    vectors: Tensor, quantizer: SegmentwiseQuantizer, erased: Tensor, replaced: Tensor
+def _with_noise(
+    features: Tensor, segment_length: int, amount: float, processes: Processes | None
 ) -> Tensor:
-    """Codeword vectors after the channel; what was lost passes no gradient to the encoder."""
-    wrong = replaced >= 0
-    substitute = quantizer.lookup(replaced.clamp_min(0), erased).unflatten(
-        -1, (quantizer.segments, -1)
-    )
-    segments = vectors.unflatten(-1, (quantizer.segments, -1))
-    return torch.where((erased | wrong)[..., None], substitute, segments).flatten(-2)
+    """Gaussian noise of ``amount`` times each segment's root mean square deviation over the batch."""
+    segments = features.unflatten(-1, (-1, segment_length))
+    whole = segments.detach()
+    if processes is not None:
+        whole = processes.gather(whole)
+    spread = whole.std(dim=(0, 1)).square().mean(-1, keepdim=True).sqrt()
+    noise = torch.randn_like(whole)
+    if processes is not None:
+        noise = processes.own(noise)
+    return (segments + amount * spread * noise).flatten(-2)

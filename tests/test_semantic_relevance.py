@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.bootstrap import PhotoMean
 from benchmarks.named_objects import NamedRegion, apart, askable, read_named_regions
 from benchmarks.photos import PhotosError
-from benchmarks.bootstrap import PhotoMean
 from benchmarks.relevance import covered, figures, mass
 from semantic.backbone import WeightsError
 from semantic.codec import picture_to_tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from semantic import train as training
+from semantic import training_state
 from semantic.alignment import TextForm
 from semantic.checkpoint import (
     EMBEDDED_CHECKPOINT,
@@ -22,13 +24,13 @@ from semantic.checkpoint import (
 )
 from semantic.codec import WeightsError
 from semantic.codec_config import IntentConfig, Recipe, read_recipe
-from semantic.dataset import DatasetError, PhotoSet, TowerFeatures, read_photo_set
+from semantic.dataset import PhotoSet, TowerFeatures
 from semantic.demo_photos import load_photo, photo_names
 from semantic.intent_judge import IntentJudge, load_intent_judge
 from semantic.losses import loss_terms
-from semantic.train import Run, _save, learning_rate, main, start_run, train
-
-COCO = Path(__file__).parents[2] / "shared" / "data" / "coco_vqa"
+from semantic.processes import DeviceError, Processes
+from semantic.train import learning_rate, train
+from semantic.training_state import Run, TrainingError, check_folder, save, start_run
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def test_every_term_falls(
 ) -> None:
     """Both phases with all terms, and a gate on the query."""
     monkeypatch.setattr(training, "LOG_EVERY", 1)
-    monkeypatch.setattr(training, "load_intent_judge", lambda *_: judge)
+    monkeypatch.setattr(training_state, "load_intent_judge", lambda *_: judge)
     adversarial = {"weight": 0.1, "begins": 0.5, "channels": 8, "learning_rate": 2e-3}
     recipe = _recipe(
         {"film": "gated"}, steps=80, batch_size=8, intent={"weight": 0.5}, adversarial=adversarial
@@ -152,7 +154,7 @@ def test_a_run_with_every_term_resumes_to_the_bit(
 ) -> None:
     # In phase I, and in phase II, which begins at step 12.
     terms = {**ALL_TERMS, "adversarial": {"weight": 0.1, "begins": 0.75, "channels": 8}}
-    monkeypatch.setattr(training, "load_intent_judge", lambda *_: judge)
+    monkeypatch.setattr(training_state, "load_intent_judge", lambda *_: judge)
     recipe = _recipe({"film": "cross_attention"}, steps=16, feature_cache=False, **terms)
     fresh = _discriminator(start_run(recipe, photos))
     whole = train(recipe, photos, tmp_path / "whole")
@@ -199,7 +201,7 @@ def test_weights_that_are_not_finite_are_never_saved(photos: PhotoSet, tmp_path:
     with torch.no_grad():
         run.model.last_layer[0, 0, 0, 0] = float("nan")
     with pytest.raises(FloatingPointError, match="left as it was"):
-        _save(run, tmp_path / "state.pt")
+        save(run, tmp_path / "state.pt")
     assert not (tmp_path / "state.pt").exists()
 
 
@@ -388,50 +390,167 @@ def test_kept_features_are_those_of_the_tower(photos: PhotoSet) -> None:
             )
 
 
-def test_photo_set_from_a_listing(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    Image.new("RGB", (50, 40), (10, 20, 30)).save(tmp_path / "images" / "a.png")
-    listing = tmp_path / "train.jsonl"
-    rows = [{"image": "a.png", "question": "Is it dark?"}, {"image": "a.png", "question": "Why?"}]
-    listing.write_text("\n".join(json.dumps(row) for row in rows))
-    photos = read_photo_set(listing, 32)
-    assert photos.questions == (("Is it dark?", "Why?"),)
-    assert photos.pictures.shape == (1, 3, 32, 32)
-    assert photos.pictures[0, :, 16, 16].tolist() == [10, 20, 30]
-    listing.write_text(json.dumps({"image": "absent.png", "question": "?"}))
-    with pytest.raises(DatasetError, match=r"absent\.png"):
-        read_photo_set(listing, 32)
-    listing.write_text("no json")
-    with pytest.raises(DatasetError, match="not a listing"):
-        read_photo_set(listing, 32)
+def test_every_validation_leaves_weights_and_pictures(photos: PhotoSet, tmp_path: Path) -> None:
+    ladder = {"grid": 4, "levels": [[1, 1], [1, 3], [2, 4]]}
+    changes = {"validation_photos": 3, "validate_every": 5, "ladder_probability": 0.5}
+    recipe = _recipe({"ladder": ladder}, steps=25, feature_cache=False, **changes)
+    best: list[float] = []
+    for stop_after in (10, 12, 25):
+        # Without quantiser, up to step 10, nothing can be sent: no weights yet.
+        run = train(recipe, photos, tmp_path, stop_after=stop_after)
+        assert (tmp_path / "best.safetensors").exists() == (stop_after > 14), stop_after
+        best.append(run.best_psnr_db)
+    assert best[0] == best[1] == float("-inf")
+    validated = [e for e in _log(tmp_path) if e["step"] % 5 == 0]
+    assert [e["step"] for e in validated] == [5, 10, 15, 20, 25]
+    quantized = [e["validation_psnr_db"] for e in validated[2:]]
+    assert best[-1] == max(quantized)
+    for name, expected in (("best", max(quantized)), ("last", quantized[-1])):
+        _, geometry, metadata = read_checkpoint(tmp_path / f"{name}.safetensors")
+        metrics = json.loads(metadata["metrics"])
+        assert metrics["validation_psnr_db"] == expected
+        assert metrics["steps"] == 5 * (3 + quantized.index(expected))
+        assert metadata["data_sha256"] == photos.digest
+        assert (
+            Recipe.model_validate({k: json.loads(metadata[k]) for k in ("codec", "training")})
+            == recipe
+        )
+        assert json.loads((tmp_path / f"{name}.json").read_text()), geometry
+    pictures = sorted((tmp_path / "samples").iterdir())
+    assert [file.name for file in pictures] == [f"step-{s:07d}.png" for s in range(5, 30, 5)]
+    # Three photos; sources, everything, levels 1 and 0.
+    with Image.open(pictures[-1]) as grid:
+        assert grid.size == (3 * 32, 4 * 32)
+        shown = np.asarray(grid)
+    source = photos.pictures[run.validation_numbers[1]].permute(1, 2, 0).numpy()
+    assert np.array_equal(shown[:32, 32:64], source)
+    errors = [
+        np.square(shown[32 * row : 32 * row + 32] - shown[:32] * 1.0).mean() for row in (1, 3)
+    ]
+    assert 0 < errors[0] < errors[1]
 
 
-def test_command_writes_a_loadable_checkpoint(tmp_path: Path) -> None:
-    if not COCO.is_dir():
-        pytest.skip("the COCO-VQA training photos are not on this machine")
-    listing = tmp_path / "train.jsonl"
-    rows = (COCO / "train.jsonl").read_text().splitlines()[:12]
-    listing.write_text("\n".join(rows))
-    (tmp_path / "images").symlink_to(COCO / "images")
-    before = torch.get_num_threads()
-    try:
-        main(["tiny", "--data", str(listing), "--output", str(tmp_path / "run"), "--threads", "1"])
-    finally:
-        torch.set_num_threads(before)
-        torch.set_float32_matmul_precision("highest")
-    _, geometry, metadata = read_checkpoint(tmp_path / "run" / "codec.safetensors")
-    assert geometry.image_size == 32
-    assert json.loads(metadata["metrics"])["steps"] == 40
-    assert {"validation_psnr_db", "usage", "perplexity"} <= json.loads(metadata["metrics"]).keys()
-    assert "intent_judge" not in metadata
+def test_figures_and_pictures_go_to_tensorboard(photos: PhotoSet, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is an extra"
+    )
+    run = train(_recipe(steps=20, validate_every=10), photos, tmp_path)
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    found = [(event.step, event.value) for event in events.Scalars("validation_psnr_db")]
+    logged = [(e["step"], e["validation_psnr_db"]) for e in run.history if e["step"] > 1]
+    assert found == [(step, pytest.approx(value)) for step, value in logged]
+    assert [event.step for event in events.Images("samples")] == [10, 20]
 
 
-def test_a_mistake_on_the_command_line_is_one_line(tmp_path: Path) -> None:
-    before = torch.get_num_threads()
-    output = ["--output", str(tmp_path / "run")]
-    try:
-        with pytest.raises(SystemExit, match=r"^train: .*absent\.jsonl"):
-            main(["tiny", "--data", str(tmp_path / "absent.jsonl"), *output])
-    finally:
-        torch.set_num_threads(before)
-        torch.set_float32_matmul_precision("highest")
+def test_training_needs_no_tensorboard(
+    photos: PhotoSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    reported: list[dict[str, Any]] = []
+    run = train(_recipe(steps=1), photos, tmp_path, report=reported.append)
+    assert "tensorboard is not installed" in reported[0]["event"]
+    assert _log(tmp_path) == run.history == reported[1:]
+
+
+def test_a_resumed_run_logs_every_step_once(photos: PhotoSet, tmp_path: Path) -> None:
+    recipe = _recipe(steps=12, validate_every=3, feature_cache=False)
+    train(recipe, photos, tmp_path, stop_after=7)
+    state = (tmp_path / "state.pt").read_bytes()
+    train(recipe, photos, tmp_path, stop_after=10)
+    # As if it had died at step 10, three after its last state, in the middle of a line.
+    (tmp_path / "state.pt").write_bytes(state)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 10')
+    train(recipe, photos, tmp_path)
+    assert [entry["step"] for entry in _log(tmp_path)] == [1, 3, 6, 9, 12]
+
+
+def test_a_folder_holds_one_run(photos: PhotoSet, tmp_path: Path) -> None:
+    check_folder(tmp_path / "new", resume=False)
+    with pytest.raises(TrainingError, match="no run to resume"):
+        check_folder(tmp_path, resume=True)
+    train(_recipe(steps=3), photos, tmp_path, stop_after=2)
+    check_folder(tmp_path, resume=True)
+    with pytest.raises(TrainingError, match=r"a run already.*--resume"):
+        check_folder(tmp_path, resume=False)
+
+
+def test_nothing_left_to_train_on(photos: PhotoSet, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"28 photos.*holds out 28.*nothing is left"):
+        train(_recipe(validation_photos=28), photos, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_differs_from_the_run_in_the_folder_is_named(photos: PhotoSet, tmp_path: Path) -> None:
+    train(_recipe(steps=2), photos, tmp_path)
+    with pytest.raises(TrainingError, match=r"training\.learning_rate was 0\.003, is 0\.1\b"):
+        train(_recipe(steps=2, learning_rate=0.1), photos, tmp_path)
+    other = PhotoSet(photos.pictures, photos.questions, "1" * 64)
+    with pytest.raises(TrainingError, match="other training data"):
+        train(_recipe(steps=2), other, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise", "other"])
+def test_a_damaged_state_is_one_clear_error(photos: PhotoSet, tmp_path: Path, damage: str) -> None:
+    recipe = _recipe(steps=2)
+    state = tmp_path / "state.pt"
+    if damage == "other":
+        torch.save([1, 2], state)
+    else:
+        train(recipe, photos, tmp_path)
+        data = state.read_bytes()
+        state.write_bytes(data[: len(data) // 2] if damage == "cut" else b"no state" * 100)
+    with pytest.raises(TrainingError, match=r"state\.pt: .*not the state of a training run"):
+        train(recipe, photos, tmp_path)
+    with pytest.raises(TrainingError, match=r"state\.pt: .*not the state of a training run"):
+        train(recipe, photos, tmp_path / "second", init_from=state)
+
+
+def test_weights_of_another_codec_are_refused(photos: PhotoSet, tmp_path: Path) -> None:
+    # One bias fits by chance.
+    with pytest.raises(TrainingError, match="another codec than this recipe's: 1 of its"):
+        train(_recipe(), photos, tmp_path, init_from=EMBEDDED_CHECKPOINT)
+    run = train(_recipe(steps=2), photos, tmp_path / "first")
+    file = tmp_path / "codec.safetensors"
+    write_checkpoint(file, _recipe(), run.model, {}, photos.digest)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="damaged checkpoint"):
+        train(_recipe(), photos, tmp_path / "second", init_from=file)
+
+
+def test_fp16_leaves_out_steps_whose_gradient_overflows(
+    photos: PhotoSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU would do, with a scaler that is there and gradients that are not finite."""
+    recipe = _recipe(steps=40)
+    monkeypatch.setattr(training, "LOG_EVERY", 1)
+    monkeypatch.setattr(Processes, "scaler", torch.amp.GradScaler("cpu", enabled=False))
+    clip, overflows = Processes.clip, {3, 4}
+
+    def overflowing(self: Processes, parameters: Any, limit: float) -> torch.Tensor:
+        norm = clip(self, parameters, limit)
+        if len(norms) in overflows:
+            norm = torch.tensor(torch.inf)
+        norms.append(float(norm))
+        return norm
+
+    norms: list[float] = []
+    monkeypatch.setattr(Processes, "clip", overflowing)
+    run = train(recipe, photos, tmp_path / "some", stop_after=6)
+    assert [entry["step"] for entry in run.history if "revived" not in entry] == [4, 5]
+    assert run.skipped == 0
+    norms.clear()
+    overflows |= set(range(100))
+    with pytest.raises(FloatingPointError, match=r"step 20: .*not finite"):
+        train(recipe, photos, tmp_path / "all")
+
+
+def test_devices_that_are_not_there() -> None:
+    with pytest.raises(DeviceError, match=r"device 'tpu': expected one of auto, cpu, cuda, mps"):
+        Processes("tpu")
+    with pytest.raises(DeviceError, match="fp16 needs device cuda"):
+        Processes("cpu", "fp16")
+    if not torch.cuda.is_available():
+        assert Processes("auto").device == torch.device("cpu")
+        with pytest.raises(DeviceError, match="'cuda' is not there; on this machine: cpu"):
+            Processes("cuda")

@@ -23,6 +23,8 @@ def encode(
         Path, typer.Option("--output", "-o", help="File to write, e.g. frame.uoisc.")
     ],
     frame_id: Annotated[int, typer.Option(help="Number of the picture, 0 to 4294967295.")] = 0,
+    bits_per_pixel: options.BitsPerPixel = None,
+    focus: options.Focus = None,
     checkpoint: options.Checkpoint = None,
     device: options.Device = "auto",
 ) -> None:
@@ -38,7 +40,13 @@ def encode(
     console = make_console()
     with console.status("encoding"):
         codec = load_codec(checkpoint, device)
-        frame = codec.encode(load_picture(image, codec.image_size), query, frame_id)
+        frame = codec.encode(
+            load_picture(image, codec.image_size),
+            query,
+            frame_id,
+            rate=codec.rate(bits_per_pixel),
+            focus=focus,
+        )
     atomic_write(output, frame.to_bytes())
     geometry = frame.geometry
     console.print(

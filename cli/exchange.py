@@ -53,7 +53,10 @@ def send(
     # Any number will do as long as the next picture has another: a receiver takes the same number
     # twice in a row for one picture.
     frame = codec.encode(
-        load_picture(image, codec.image_size), query, secrets.randbelow(MAX_FRAME_ID + 1)
+        load_picture(image, codec.image_size),
+        query,
+        secrets.randbelow(MAX_FRAME_ID + 1),
+        rate=codec.rate(settings.codec.bits_per_pixel),
     )
     _hand_over(frame, settings)
     console.print(f"picture {frame.frame_id} handed to {settings.zmq.frames_in}", markup=False)

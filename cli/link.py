@@ -109,12 +109,13 @@ def _index_error_rate(sent: IndexFrame, received: IndexFrame | None) -> float | 
     if received is None:
         return None
     wrong = 0
+    unknown = received.unknown
     for number, (a, b) in enumerate(zip(sent.indices, received.indices, strict=True)):
         bad = a != b
-        if received.erased is not None:
-            bad |= received.erased[number]
-        wrong += int(bad.sum())
-    return wrong / sent.geometry.indices
+        if unknown is not None:
+            bad |= unknown[number]
+        wrong += int((bad & sent.sent[number]).sum())
+    return wrong / sum(int(mask.sum()) for mask in sent.sent)
 
 
 def _quality(source: Image.Image, picture: Image.Image | None) -> dict[str, float | None]:

@@ -46,6 +46,7 @@ def loopback(
     cfo_hz: Annotated[float | None, typer.Option(help="Carrier frequency offset in Hz.")] = None,
     sro_ppm: Annotated[float | None, typer.Option(help="Sample rate offset in ppm.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of noise and fading.")] = None,
+    bits_per_pixel: options.BitsPerPixel = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for pictures and report.json.")
     ] = None,
@@ -71,6 +72,7 @@ def loopback(
                     "channel.cfo_hz": cfo_hz,
                     "channel.sro_ppm": sro_ppm,
                     "channel.seed": seed,
+                    "codec.bits_per_pixel": bits_per_pixel,
                 }
             ),
         ],
@@ -94,7 +96,7 @@ def loopback(
     source = load_picture(image, codec.image_size)
     with console.status("encoding, sending, decoding"):
         started = time.monotonic()
-        frame = codec.encode(source, query)
+        frame = codec.encode(source, query, rate=codec.rate(settings.codec.bits_per_pixel))
         encode_s = time.monotonic() - started
         report = send_frame(settings, frame, source, partial(codec.decode, soft=True))
     values = {

@@ -21,6 +21,18 @@ Checkpoint = Annotated[
     Path | None, typer.Option(help="Trained codec (.safetensors); without it the embedded one.")
 ]
 Device = Annotated[str, typer.Option(help="Where torch computes: auto, cpu, cuda, mps.")]
+BitsPerPixel = Annotated[
+    float | None,
+    typer.Option(
+        help="The codec's highest rate that is not above this; by default one bit or what there is."
+    ),
+]
+Focus = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=1, help="How far bits follow the question; by default as measured best."
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
 ]

@@ -165,6 +165,11 @@ class Codec(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="where torch computes; auto takes the GPU if there is one"
     )
+    bits_per_pixel: Annotated[float, Field(gt=0, le=64)] | None = Field(
+        default=None,
+        description="of a picture sent: the codec's highest rate not above it; none means one bit, or the "
+        "codec's lowest rate",
+    )
 
 
 class Channel(Section):

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,15 @@ from semantic.index_frame import (
     check_query,
 )
 from semantic.model import CodecModel
+from semantic.patch_relevance import PatchTextMapper, has_patch_vectors
 from semantic.pictures import fit_square, to_rgb
 from semantic.relevance import RelevanceMapper, load_relevance
 
 # How far bits follow the question: chosen by `uoisc benchmark intent`, see docs/codec.md.
 FOCUS = 0.9
+
+# Where nobody says how many bits a picture may have.
+USUAL_BITS_PER_PIXEL = 1.0
 
 __all__ = ["Codec", "WeightsError", "load_codec", "picture_to_tensor", "tensor_to_picture"]
 
@@ -43,17 +48,31 @@ class Codec:
         model: the network, in evaluation mode.
         geometry: shapes of its index frames at the full rate, with its ``codec_id``.
         device: where to compute.
+        amp: decode in bfloat16 where that is safe (torch's autocast): faster on a GPU, and the same to
+            about one level of 255. Encoding stays in float32, for near codewords hang on it.
+        compiled: compile the decoder with its first picture; wants a C++ compiler.
 
     Attributes:
         geometries: of every rate, lowest first, the full one last.
     """
 
-    def __init__(self, model: CodecModel, geometry: FrameGeometry, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: CodecModel,
+        geometry: FrameGeometry,
+        device: torch.device,
+        *,
+        amp: bool = False,
+        compiled: bool = False,
+    ) -> None:
         self.geometry = geometry
         self.geometries = model.config.geometries(geometry.codec_id)
         self.device = device
         self._model = model.eval().to(device)
-        self._relevance: list[RelevanceMapper] = []
+        self._relevance: list[RelevanceMapper | PatchTextMapper | None] = []
+        self._amp = amp
+        if compiled:
+            self._model.decoder.compile()
 
     @property
     def image_size(self) -> int:
@@ -69,16 +88,21 @@ class Codec:
         self._model.backbone.to(self.device)
 
     def rate(self, bits_per_pixel: float | None) -> FrameGeometry:
-        """The highest rate of the codec that is not above this one; None means the full rate.
+        """The highest rate of the codec that is not above this one.
+
+        Args:
+            bits_per_pixel: None means the usual rate: :data:`USUAL_BITS_PER_PIXEL`, or the codec's lowest
+                where all are above that.
 
         Raises:
             IndexFrameError: even the lowest rate is above it.
         """
-        if bits_per_pixel is None:
-            return self.geometry
+        wanted = USUAL_BITS_PER_PIXEL if bits_per_pixel is None else bits_per_pixel
         for geometry in reversed(self.geometries):
-            if geometry.bits_per_pixel <= bits_per_pixel:
+            if geometry.bits_per_pixel <= wanted:
                 return geometry
+        if bits_per_pixel is None:
+            return self.geometries[0]
         raise IndexFrameError(
             f"bits per pixel: {bits_per_pixel:g} is below {self.geometries[0].bits_per_pixel:.4g}, the "
             f"lowest rate of codec {self.geometry.codec_id}"
@@ -91,8 +115,8 @@ class Codec:
         query: str,
         frame_id: int = 0,
         *,
-        bits_per_pixel: float | None = None,
-        focus: float = FOCUS,
+        rate: FrameGeometry | None = None,
+        focus: float | None = None,
     ) -> IndexFrame:
         """Picture and question -> indices, eq. (1) to (7).
 
@@ -100,16 +124,22 @@ class Codec:
             picture: any size and mode; cropped to its centre square and resized where necessary.
             query: the user's question.
             frame_id: 0..2**32-1.
-            bits_per_pixel: which rate (:meth:`rate`); None means all there is.
+            rate: one of :attr:`geometries` (see :meth:`rate`); None means the full rate.
             focus: how far bits follow the question at rates that leave a choice: the share of a cell's
-                importance that its relevance decides, 0 (not at all) to 1.
+                importance that its relevance decides, 0 (not at all) to 1; None means
+                :attr:`usual_focus`.
 
         Raises:
-            IndexFrameError: a query that is empty, too long or not one line of text; no such rate.
+            IndexFrameError: a query that is empty, too long or not one line of text; a rate of another
+                codec; a focus above 0 with towers that cannot tell where a question points.
             WeightsError: a tower that is missing (see :meth:`load_towers`).
         """
         query = check_query(query)
-        geometry = self.rate(bits_per_pixel)
+        geometry = self.geometry if rate is None else rate
+        if geometry not in self.geometries:
+            raise IndexFrameError(
+                f"rate: of codec {geometry.codec_id}, this is {self.geometry.codec_id}"
+            )
         self.load_towers()
         square = fit_square(to_rgb(picture), self.image_size)
         pictures = picture_to_tensor(square).to(self.device)
@@ -119,30 +149,84 @@ class Codec:
             return IndexFrame(frame_id, geometry, indices, query)
         levels = None
         if geometry.has_map:
-            importance = self._importance(pictures, query, geometry.rung.grid, focus)
+            wanted = self.usual_focus if focus is None else focus
+            importance = self._importance(pictures, query, geometry.rung.grid, wanted)
             levels = self._levels(pictures, found, geometry, importance)
         return IndexFrame.of_rate(frame_id, geometry, indices, query, levels)
+
+    @torch.inference_mode()
+    def encode_batch(self, pictures: Tensor, queries: Sequence[str]) -> list[Tensor]:
+        """All indices of many pictures at once, eq. (1) to (7).
+
+        Args:
+            pictures: float32 ``[B, 3, side, side]``, 0..1.
+            queries: B questions.
+
+        Returns:
+            per layer int64 ``[B, N, M]``, on the codec's device.
+        """
+        self.load_towers()
+        return self._model.encode(pictures.to(self.device), list(queries))
+
+    @torch.inference_mode()
+    def decode_batch(
+        self, indices: Sequence[Tensor], unknown: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Pictures from indices, eq. (9) and (10), many at once.
+
+        Args:
+            indices: per layer int64 ``[B, N, M]``.
+            unknown: per layer bool ``[B, N, M]``, True where an index was not sent or not received.
+
+        Returns:
+            float32 ``[B, 3, side, side]``, 0..1, on the codec's device.
+        """
+        masks = None if unknown is None else [mask.to(self.device) for mask in unknown]
+        return self._decode([layer.to(self.device) for layer in indices], masks)
+
+    def _decode(
+        self,
+        indices: list[Tensor],
+        unknown: list[Tensor] | None,
+        bit_llrs: list[Tensor] | None = None,
+    ) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._amp):
+            return self._model.decode(indices, unknown, bit_llrs)
+
+    @property
+    def usual_focus(self) -> float:
+        """:data:`FOCUS`, or 0 for a codec whose towers cannot tell where a question points."""
+        return 0.0 if self._relevance_mapper() is None else FOCUS
 
     def _importance(
         self, pictures: Tensor, query: str, grid: int, focus: float
     ) -> NDArray[np.float64]:
         """How much an error in every cell counts, mean 1: float64 ``[cells]``."""
         flat = np.ones(grid * grid)
-        mapper = self._relevance_mapper() if focus > 0 else None
-        if mapper is None:
+        if focus == 0:
             return flat
+        mapper = self._relevance_mapper()
+        if mapper is None:
+            raise IndexFrameError(
+                f"focus {focus:g}: the towers of codec {self.geometry.codec_id} cannot tell where a "
+                "question points; only 0 will do"
+            )
         relevance = mapper(pictures, [query], grid)[0].cpu().double().numpy().reshape(-1)
         return (1 - focus) * flat + focus * relevance / relevance.mean()
 
-    def _relevance_mapper(self) -> RelevanceMapper | None:
+    def _relevance_mapper(self) -> RelevanceMapper | PatchTextMapper | None:
         """What finds the question in the picture, where the codec's towers can; loaded once."""
-        towers = self._model.config.backbone
-        if not isinstance(towers, PackagedTowers) or towers.trainable:
-            return None
         if not self._relevance:
-            mapper = load_relevance(towers, self._model.backbone)
-            self._relevance.append(mapper.to(self.device))
+            self._relevance.append(self._load_relevance())
         return self._relevance[0]
+
+    def _load_relevance(self) -> RelevanceMapper | PatchTextMapper | None:
+        towers, backbone = self._model.config.backbone, self._model.backbone
+        if isinstance(towers, PackagedTowers) and not towers.trainable:
+            return load_relevance(towers, backbone).to(self.device)
+        if has_patch_vectors(backbone):
+            return PatchTextMapper(backbone).to(self.device)
+        return None
 
     def _levels(
         self,
@@ -162,7 +246,7 @@ class Codec:
             .to(self.device)
             for n, layer in enumerate(batch)
         ]
-        found = self._model.decode(batch, masks)
+        found = self._decode(batch, masks)
         squared = (found - pictures).square().mean(1)  # [levels, side, side]
         cells = functional.adaptive_avg_pool2d(squared, rung.grid).flatten(1)
         errors = cells.T.cpu().double().numpy() * importance[:, None]
@@ -191,24 +275,31 @@ class Codec:
         unknown = None if missing is None else [self._batch(mask) for mask in missing]
         llrs = frame.index_llrs()
         if not soft or unknown is None or llrs is None:
-            return tensor_to_picture(self._model.decode(indices, unknown))
+            return tensor_to_picture(self._decode(indices, unknown))
         known = [self._batch(array) for array in llrs]
-        return tensor_to_picture(self._model.decode(indices, unknown, known))
+        return tensor_to_picture(self._decode(indices, unknown, known))
 
     def _batch(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array)[None].to(self.device)
 
 
 def load_codec(
-    checkpoint: Path | None = None, device: str = "auto", *, towers: bool = True
+    checkpoint: Path | None = None,
+    device: str = "auto",
+    *,
+    towers: bool = True,
+    amp: bool = False,
+    compiled: bool = False,
 ) -> Codec:
     """Load a trained codec.
 
     Args:
         checkpoint: a safetensors file; None means the embedded codec.
-        device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ...
+        device: ``"auto"`` (CUDA or else MPS where there is one), ``"cpu"``, ``"cuda"``, ...
         towers: False leaves the frozen towers until something is encoded. Who only decodes needs
             neither them nor the libraries behind them, and starts in half the time.
+        amp: see :class:`Codec`.
+        compiled: likewise.
 
     Raises:
         WeightsError: a checkpoint or tower that is missing, damaged or another version, or a device
@@ -216,7 +307,7 @@ def load_codec(
     """
     chosen = _device(device)
     model, geometry, _ = read_checkpoint(checkpoint or EMBEDDED_CHECKPOINT)
-    codec = Codec(model, geometry, chosen)
+    codec = Codec(model, geometry, chosen, amp=amp, compiled=compiled)
     if towers:
         codec.load_towers()
     return codec
@@ -224,7 +315,9 @@ def load_codec(
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

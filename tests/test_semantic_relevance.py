@@ -16,10 +16,11 @@ from benchmarks.bootstrap import PhotoMean
 from benchmarks.named_objects import NamedRegion, apart, askable, read_named_regions
 from benchmarks.photos import PhotosError
 from benchmarks.relevance import covered, figures, mass
-from semantic.backbone import WeightsError
+from semantic.backbone import Backbone, WeightsError, load_backbone
 from semantic.codec import picture_to_tensor
 from semantic.codec_config import PackagedTowers, read_recipe
 from semantic.demo_photos import load_photo
+from semantic.patch_relevance import NEUTRAL_TEXT, PatchTextMapper
 from semantic.relevance import (
     CLASS_TEXTS_FILE,
     MEAN_RELEVANCE,
@@ -288,3 +289,58 @@ def test_command_prints_one_json_object(tmp_path: Path, uoisc) -> None:  # type:
     assert found["photos"] == 1
     assert found["all"]["asked_wins"]["mean"] == 1
     assert found["odd"]["asked_wins"] is None
+
+
+# patches beside the text (CLIP) -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clip() -> Backbone:
+    """The paper's structure with random weights: enough for shapes and sums, not for sense."""
+    return load_backbone(read_recipe(Path("tiny")).codec.backbone, [1], 32)
+
+
+def test_patches_see_themselves_alone(clip: Backbone) -> None:
+    """Against the last block written down: values through, no look at any other patch."""
+    pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = PatchTextMapper(clip).patch_vectors(pictures)
+    visual = clip.towers.visual
+    kept: list[Tensor] = []
+    hook = visual.transformer.resblocks[-1].register_forward_pre_hook(
+        lambda _, given: kept.append(given[0])
+    )
+    with torch.no_grad():
+        visual((pictures - clip.mean) / clip.std)
+    hook.remove()
+    x, block = kept[0][:, 1:], visual.transformer.resblocks[-1]  # without the class token
+    with torch.no_grad():
+        width = x.shape[-1]
+        weight, bias = block.attn.in_proj_weight[2 * width :], block.attn.in_proj_bias[2 * width :]
+        x = x + block.attn.out_proj(block.ln_1(x) @ weight.T + bias)
+        x = x + block.mlp(block.ln_2(x))
+        by_hand = visual.ln_post(x) @ visual.proj
+    by_hand = by_hand / by_hand.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(found, by_hand, atol=1e-5, rtol=1e-4)
+
+
+def test_patch_maps_follow_the_text(clip: Backbone) -> None:
+    mapper = PatchTextMapper(clip)
+    pictures = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)).expand(
+        2, -1, -1, -1
+    )
+    cat, dog = mapper(pictures, ["a cat", "a dog"], 8)
+    assert cat.shape == (8, 8)
+    assert float(cat.min()) >= 0
+    assert float(cat.max()) <= 1
+    assert float(cat.mean()) == pytest.approx(MEAN_RELEVANCE, abs=1e-3)
+    assert float((cat - dog).abs().max()) > 0.05
+    # What is asked for by the neutral text itself is nowhere in particular.
+    (flat,) = mapper(pictures[:1], [NEUTRAL_TEXT], 4)
+    torch.testing.assert_close(flat, torch.full((4, 4), MEAN_RELEVANCE))
+    with pytest.raises(ValueError, match="1 pictures, 2 queries"):
+        mapper(pictures[:1], ["a", "b"], 4)
+
+
+def test_patch_maps_of_other_towers_are_refused(mapper: RelevanceMapper) -> None:
+    with pytest.raises(ValueError, match="vision transformer"):
+        PatchTextMapper(mapper.backbone)

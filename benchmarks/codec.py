@@ -1,13 +1,13 @@
 """What a codec makes of photos it was not trained on: rate, fidelity, what a judge still sees, and time.
 
-No channel errors: indices go from the encoder through the bits of an index frame to the decoder. JPEG 2000
-gets the same number of bytes and stands beside it.
+No channel errors: indices go from the encoder through the bits of an index frame to the decoder. Other
+picture coders get the same number of bytes and stand beside it, at every rung of the codec's ladder.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,17 @@ from PIL import Image
 
 from benchmarks.machine import machine
 from benchmarks.photos import AskedPhoto
-from semantic.codec import Codec
+from benchmarks.rivals import code_photos
+from semantic.codec import Codec, picture_to_tensor
 from semantic.index_frame import FrameGeometry, IndexFrame
 from semantic.judge import Agreement, Judge, Reference, ask_reference
 from semantic.metrics import ms_ssim, psnr_db
 from semantic.pictures import load_picture
-from semantic.systems import jpeg2000
 
 Progress = Callable[[str, int, int], None]
+
+# Pictures at a time where throughput is measured, and how often.
+_BATCH, _CALLS = 16, 5
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,44 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class RungReport:
+    """One rate: the codec, and its rivals within as many bytes.
+
+    Args:
+        codec: its quality.
+        codebook_usage: share of the codewords of what is sent that at least one of the photos used.
+        encode_ms: milliseconds per picture, one for each question.
+        decode_ms: likewise.
+        rivals: by name; None where a rival cannot code every photo in so few bytes.
+        rivals_in_containers: the same, whole files counted.
+    """
+
+    codec: Quality
+    codebook_usage: float
+    encode_ms: list[float]
+    decode_ms: list[float]
+    rivals: dict[str, Quality | None]
+    rivals_in_containers: dict[str, Quality | None]
+
+    def to_json(self) -> dict[str, Any]:
+        """Under the names of the benchmark."""
+        return {
+            **self.codec.to_json(),
+            "codebook_usage": self.codebook_usage,
+            "encode_p95_ms": float(np.percentile(self.encode_ms, 95)),
+            "decode_p95_ms": float(np.percentile(self.decode_ms, 95)),
+            "encode_median_ms": float(np.median(self.encode_ms)),
+            "decode_median_ms": float(np.median(self.decode_ms)),
+            "rivals": _to_json(self.rivals),
+            "rivals_in_containers": _to_json(self.rivals_in_containers),
+        }
+
+
+def _to_json(rivals: Mapping[str, Quality | None]) -> dict[str, Any]:
+    return {name: None if one is None else one.to_json() for name, one in rivals.items()}
+
+
+@dataclass(frozen=True)
 class CodecReport:
     """All figures of one run.
 
@@ -66,42 +107,40 @@ class CodecReport:
         judge: which judge.
         photos: different photos.
         questions: rows, one encoding each.
-        codec: its quality.
-        jpeg2000: the same of JPEG 2000 at no more bytes; None where it was not asked for.
+        focus: how far bits followed the questions.
+        main: the rate that was asked for.
+        ladder: every rate measured, lowest first.
         reference: the judge's answers about the sources, with what chance gives.
-        codebook_usage: share of all codewords that at least one of the photos used.
-        encode_ms: milliseconds per picture, one for each question.
-        decode_ms: likewise.
+        batch_speed: pictures decoded in a second, many at a time.
     """
 
     codec_id: str
     judge: str
     photos: int
     questions: int
-    codec: Quality
-    jpeg2000: Quality | None
+    focus: float
+    main: RungReport
+    ladder: list[RungReport]
     reference: Reference
-    codebook_usage: float
-    encode_ms: list[float]
-    decode_ms: list[float]
+    batch_speed: BatchSpeed
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object."""
-        return {
-            "codec_id": self.codec_id,
-            "judge": self.judge,
-            "photos": self.photos,
-            "questions": self.questions,
-            **self.codec.to_json(),
+        chance = {
             "judge_chance": self.reference.chance,
             "judge_chance_blank": self.reference.chance_blank,
             "judge_chance_unrelated": self.reference.chance_unrelated,
-            "codebook_usage": self.codebook_usage,
-            "encode_p95_ms": float(np.percentile(self.encode_ms, 95)),
-            "decode_p95_ms": float(np.percentile(self.decode_ms, 95)),
-            "encode_median_ms": float(np.median(self.encode_ms)),
-            "decode_median_ms": float(np.median(self.decode_ms)),
-            "jpeg2000": None if self.jpeg2000 is None else self.jpeg2000.to_json(),
+        }
+        count = {"photos": self.photos, "questions": self.questions}
+        return {
+            "codec_id": self.codec_id,
+            "judge": self.judge,
+            "focus": self.focus,
+            **count,
+            **self.main.to_json(),
+            **chance,
+            "ladder": [{**count, **rung.to_json(), **chance} for rung in self.ladder],
+            "batch": vars(self.batch_speed),
             "machine": {
                 **machine(),
                 "torch": torch.__version__,
@@ -110,8 +149,25 @@ class CodecReport:
         }
 
 
+@dataclass(frozen=True)
+class BatchSpeed:
+    """Throughput of the networks alone, many pictures at a time.
+
+    Args:
+        device: where it was measured.
+        size: pictures at a time.
+        encoded_per_s: towers, alignment and quantiser at the full rate.
+        decoded_per_s: look-up and decoder.
+    """
+
+    device: str
+    size: int
+    encoded_per_s: float
+    decoded_per_s: float
+
+
 class CodewordUse:
-    """Which codewords of every codebook have been seen."""
+    """Which codewords of every codebook have been seen; codebooks of segments never sent do not count."""
 
     def __init__(self, geometry: FrameGeometry) -> None:
         codewords = 1 << geometry.bits_per_index
@@ -119,14 +175,46 @@ class CodewordUse:
 
     def add(self, frame: IndexFrame) -> None:
         """Count the indices of a frame."""
-        for seen, indices in zip(self._seen, frame.indices, strict=True):
+        for seen, indices, sent in zip(self._seen, frame.indices, frame.sent, strict=True):
             for segment, column in enumerate(indices.T):
-                seen[segment, column] = True
+                seen[segment, column[sent[:, segment]]] = True
 
     @property
     def share(self) -> float:
         """Seen codewords over all codewords, 0..1."""
-        return float(np.concatenate([seen.ravel() for seen in self._seen]).mean())
+        books = np.concatenate(self._seen)
+        used = books[books.any(axis=1)]
+        return float(used.mean()) if len(used) else 0.0
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is measured, prepared once: rows, their sources, and the judge's answers about them."""
+
+    rows: Sequence[AskedPhoto]
+    photos: dict[Path, Image.Image]
+    judge: Judge
+    reference: Reference
+
+    @property
+    def sources(self) -> list[Image.Image]:
+        """One per row; rows about one photo hold the same object."""
+        return [self.photos[row.file] for row in self.rows]
+
+    @property
+    def queries(self) -> list[str]:
+        """One per row."""
+        return [row.question for row in self.rows]
+
+    def quality(self, bits_per_pixel: float, arrived: list[Image.Image]) -> Quality:
+        """How good received pictures are, one per row."""
+        pairs = list(zip(self.sources, arrived, strict=True))
+        return Quality(
+            bits_per_pixel,
+            float(np.mean([psnr_db(a, b) for a, b in pairs])),
+            float(np.mean([ms_ssim(a, b) for a, b in pairs])),
+            self.reference.agreement(self.judge.answer(arrived, self.queries)),
+        )
 
 
 def benchmark_codec(
@@ -134,7 +222,11 @@ def benchmark_codec(
     judge: Judge,
     rows: Sequence[AskedPhoto],
     *,
-    with_jpeg2000: bool = True,
+    rate: FrameGeometry | None = None,
+    with_ladder: bool = False,
+    rivals: Sequence[str] = ("jpeg2000",),
+    with_containers: bool = False,
+    focus: float | None = None,
     seed: int = 0,
     progress: Progress = lambda what, done, total: None,
 ) -> CodecReport:
@@ -144,7 +236,11 @@ def benchmark_codec(
         codec: loaded, with its towers.
         judge: who answers; must not be the one the codec was trained with.
         rows: photos and questions, at least one.
-        with_jpeg2000: measure JPEG 2000 beside it.
+        rate: one of the codec's; None means the full rate.
+        with_ladder: measure every rate of the codec.
+        rivals: names of :data:`semantic.systems.picture_coders.PICTURE_CODERS`.
+        with_containers: measure rivals also with their whole files counted.
+        focus: of :meth:`semantic.codec.Codec.encode`; None means the codec's usual one.
         seed: of the photos that stand for chance, and of the bootstrap.
         progress: called with what is being done, how far, out of how many.
 
@@ -156,71 +252,99 @@ def benchmark_codec(
     for row in rows:
         if row.file not in photos:
             photos[row.file] = load_picture(row.file, codec.image_size)
-    sources = [photos[row.file] for row in rows]
-    queries = [row.question for row in rows]
-    received, use, encode_ms, decode_ms = _through_codec(codec, sources, queries, progress)
-    pictures = {"codec": received}
-    rates = {"codec": codec.geometry.bits_per_pixel}
-    if with_jpeg2000:
-        pictures["jpeg2000"], rates["jpeg2000"] = _through_jpeg2000(codec, photos, rows, progress)
     progress("asking the judge", 0, 1)
-    reference = ask_reference(judge, sources, queries, seed)
-    found = {
-        name: Quality(
-            rates[name],
-            float(np.mean([psnr_db(a, b) for a, b in zip(sources, arrived, strict=True)])),
-            float(np.mean([ms_ssim(a, b) for a, b in zip(sources, arrived, strict=True)])),
-            reference.agreement(judge.answer(arrived, queries)),
+    sources, queries = [photos[row.file] for row in rows], [row.question for row in rows]
+    asked = _Asked(rows, photos, judge, ask_reference(judge, sources, queries, seed))
+    followed = codec.usual_focus if focus is None else focus
+    main = codec.geometry if rate is None else rate
+    ladder = {}
+    for geometry in codec.geometries if with_ladder else (main,):
+        name = f"{geometry.bits_per_pixel:.3f} bit/pixel"
+
+        def report(what: str, done: int, total: int, name: str = name) -> None:
+            progress(f"{name}, {what}", done, total)
+
+        measured = _measure_rung(codec, asked, geometry, followed, report)
+        budget = geometry.payload_bits // 8
+        measured.rivals.update(
+            {rival: _rival(asked, rival, budget, False, report) for rival in rivals}
         )
-        for name, arrived in pictures.items()
-    }
+        if with_containers:
+            measured.rivals_in_containers.update(
+                {rival: _rival(asked, rival, budget, True, report) for rival in rivals}
+            )
+        ladder[geometry] = measured
     return CodecReport(
         codec.geometry.codec_id,
         judge.name,
         len(photos),
         len(rows),
-        found["codec"],
-        found.get("jpeg2000"),
-        reference,
-        use.share,
-        encode_ms,
-        decode_ms,
+        followed,
+        ladder[main],
+        list(ladder.values()),
+        asked.reference,
+        _batch_speed(codec, sources, queries),
     )
 
 
-def _through_codec(
-    codec: Codec, sources: list[Image.Image], queries: list[str], progress: Progress
-) -> tuple[list[Image.Image], CodewordUse, list[float], list[float]]:
-    """Pictures received, codewords used, and milliseconds per picture to encode and to decode."""
-    codec.decode(codec.encode(sources[0], queries[0]))  # not timed: loads and warms up
-    use = CodewordUse(codec.geometry)
+def _measure_rung(
+    codec: Codec, asked: _Asked, geometry: FrameGeometry, focus: float, progress: Progress
+) -> RungReport:
+    """The codec at one rate; rivals are added by the caller."""
+    sources, queries = asked.sources, asked.queries
+    # Not timed: loads and warms up.
+    codec.decode(codec.encode(sources[0], queries[0], rate=geometry, focus=focus))
+    use = CodewordUse(geometry)
     received, encode_ms, decode_ms = [], [], []
     for number, (source, query) in enumerate(zip(sources, queries, strict=True)):
         progress("encoding and decoding", number, len(sources))
         started = time.perf_counter()
-        frame = codec.encode(source, query, number)
+        frame = codec.encode(source, query, number, rate=geometry, focus=focus)
         encoded = time.perf_counter()
-        arrived = IndexFrame.from_bits(codec.geometry, frame.to_bits(), frame_id=number)
+        arrived = IndexFrame.from_bits(geometry, frame.to_bits(), frame_id=number)
         unpacked = time.perf_counter()
         received.append(codec.decode(arrived))
         decode_ms.append(1e3 * (time.perf_counter() - unpacked))
         encode_ms.append(1e3 * (encoded - started))
         use.add(frame)
-    return received, use, encode_ms, decode_ms
+    return RungReport(
+        asked.quality(geometry.bits_per_pixel, received), use.share, encode_ms, decode_ms, {}, {}
+    )
 
 
-def _through_jpeg2000(
-    codec: Codec, photos: dict[Path, Image.Image], rows: Sequence[AskedPhoto], progress: Progress
-) -> tuple[list[Image.Image], float]:
-    """One picture per row (the question changes nothing), and the mean bits per pixel."""
-    budget = codec.geometry.payload_bits // 8
-    arrived, bits = {}, []
-    for number, (file, photo) in enumerate(photos.items()):
-        progress("JPEG 2000", number, len(photos))
-        stream = jpeg2000.encode(photo, budget)
-        picture = jpeg2000.decode(stream)
-        if picture is None:
-            raise RuntimeError(f"{file}: an undamaged JPEG 2000 codestream did not decode")
-        arrived[file] = picture
-        bits.append(8 * len(stream) / (photo.width * photo.height))
-    return [arrived[row.file] for row in rows], float(np.mean(bits))
+def _rival(
+    asked: _Asked, name: str, budget: int, container: bool, progress: Progress
+) -> Quality | None:
+    """A rival within a number of bytes (the question changes nothing)."""
+    found = code_photos(
+        asked.photos,
+        name,
+        budget,
+        container=container,
+        progress=lambda done, total: progress(name, done, total),
+    )
+    if found is None:
+        return None
+    return asked.quality(found.bits_per_pixel, [found.pictures[row.file] for row in asked.rows])
+
+
+def _batch_speed(codec: Codec, sources: list[Image.Image], queries: list[str]) -> BatchSpeed:
+    repeated = -(-_BATCH // len(sources))
+    pictures = torch.cat([picture_to_tensor(one) for one in (sources * repeated)[:_BATCH]])
+    asked = (queries * repeated)[:_BATCH]
+    indices = codec.encode_batch(pictures, asked)
+    encode_s = _seconds(codec.device, lambda: codec.encode_batch(pictures, asked))
+    decode_s = _seconds(codec.device, lambda: codec.decode_batch(indices))
+    return BatchSpeed(str(codec.device), _BATCH, _BATCH / encode_s, _BATCH / decode_s)
+
+
+def _seconds(device: torch.device, call: Callable[[], object]) -> float:
+    """Median over a few calls, the device's queue worked off."""
+    found = []
+    for _ in range(_CALLS + 1):
+        started = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        found.append(time.perf_counter() - started)
+    return float(np.median(found[1:]))

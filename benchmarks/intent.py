@@ -120,7 +120,7 @@ def benchmark_intent(
     codec: Codec,
     regions: Sequence[NamedRegion],
     *,
-    bits_per_pixel: float,
+    rate: FrameGeometry,
     focus: float,
     mcs: int = 4,
     seed: int = 0,
@@ -131,7 +131,7 @@ def benchmark_intent(
     Args:
         codec: loaded.
         regions: named objects of photos, those of one photo one after the other.
-        bits_per_pixel: the highest rate of the codec not above this.
+        rate: one of the codec's.
         focus: of :meth:`semantic.codec.Codec.encode`.
         mcs: code rate for which symbols are counted; it changes nothing else.
         seed: of the bootstrap.
@@ -139,7 +139,6 @@ def benchmark_intent(
 
     Raises:
         PictureError: a photo that is missing or damaged.
-        IndexFrameError: no such rate.
         PhotosError: no pair of objects to ask about.
     """
     pairs = [
@@ -152,7 +151,7 @@ def benchmark_intent(
     if not pairs:
         raise PhotosError("no photo has two objects of different names, apart and of fair size")
     needed = sorted({number for pair in pairs for number in pair})
-    received, free = _send_all(codec, regions, needed, bits_per_pixel, focus, progress)
+    received, free = _send_all(codec, regions, needed, rate, focus, progress)
     things = [pair for pair in pairs if regions[pair[0]].name != PERSON]
     chosen = {
         "all": things,
@@ -174,7 +173,7 @@ def benchmark_intent(
         raise PhotosError("no photo has anything but persons to ask about")
     return IntentReport(
         codec.geometry.codec_id,
-        codec.rate(bits_per_pixel),
+        rate,
         mcs,
         focus,
         len({regions[asked].photo for asked, _ in pairs}),
@@ -188,7 +187,7 @@ def _send_all(
     codec: Codec,
     regions: Sequence[NamedRegion],
     needed: Sequence[int],
-    bits_per_pixel: float,
+    rate: FrameGeometry,
     focus: float,
     progress: Progress,
 ) -> tuple[dict[int, _Received], dict[int, _Received]]:
@@ -198,16 +197,16 @@ def _send_all(
         progress(done, len(needed))
         region = regions[number]
         source = load_picture(region.file, codec.image_size)
-        received[number] = _send(codec, source, region.question, bits_per_pixel, focus)
+        received[number] = _send(codec, source, region.question, rate, focus)
         if region.photo not in free:
-            free[region.photo] = _send(codec, source, _ANY_QUESTION, bits_per_pixel, 0.0)
+            free[region.photo] = _send(codec, source, _ANY_QUESTION, rate, 0.0)
     return received, free
 
 
 def _send(
-    codec: Codec, source: Image.Image, question: str, bits_per_pixel: float, focus: float
+    codec: Codec, source: Image.Image, question: str, rate: FrameGeometry, focus: float
 ) -> _Received:
-    frame = codec.encode(source, question, bits_per_pixel=bits_per_pixel, focus=focus)
+    frame = codec.encode(source, question, rate=rate, focus=focus)
     picture = codec.decode(frame)
     difference = np.asarray(source, np.float64) - np.asarray(picture, np.float64)
     return _Received(np.square(difference).mean(2), psnr_db(source, picture))

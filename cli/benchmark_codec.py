@@ -30,7 +30,15 @@ def codec(
     judge: Annotated[
         str, typer.Option(help="recognition, or the folder of a Llava checkpoint.")
     ] = "recognition",
-    jpeg2000: Annotated[bool, typer.Option(help="JPEG 2000 at the same bytes beside it.")] = True,
+    bits_per_pixel: options.BitsPerPixel = None,
+    focus: options.Focus = None,
+    ladder: Annotated[bool, typer.Option(help="Every rate of the codec, or only one.")] = True,
+    rivals: Annotated[
+        str, typer.Option(help="Coders at the same bytes beside it, by comma; none for none.")
+    ] = "jpeg2000",
+    containers: Annotated[
+        bool, typer.Option(help="Rivals also with their whole files counted.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     checkpoint: options.Checkpoint = None,
     device: options.Device = "auto",
@@ -39,7 +47,14 @@ def codec(
     """Rate, fidelity, codebook usage, a judge's agreement and speed over photos."""
     from benchmarks.photos import DEFAULT_QUERY, read_photos
     from semantic.index_frame import check_query
+    from semantic.systems.picture_coders import PICTURE_CODERS
 
+    names = [] if rivals == "none" else rivals.split(",")
+    for name in names:
+        if name not in PICTURE_CODERS:
+            raise typer.BadParameter(
+                f"{name!r} is none of {', '.join(PICTURE_CODERS)}, none", param_hint="--rivals"
+            )
     if query is not None and questions is not None:
         raise typer.BadParameter("give it or --questions, not both", param_hint="--query")
     asked = DEFAULT_QUERY if query is None else check_query(query)
@@ -60,7 +75,11 @@ def codec(
             loaded,
             judging,
             rows,
-            with_jpeg2000=jpeg2000,
+            rate=loaded.rate(bits_per_pixel),
+            with_ladder=ladder,
+            rivals=names,
+            with_containers=containers,
+            focus=loaded.usual_focus if focus is None else focus,
             seed=seed,
             progress=lambda what, done, total: status.update(f"{what}: {done} of {total}"),
         )
@@ -70,30 +89,36 @@ def codec(
         print_report(report)
 
 
+_ROWS = (
+    ("bit per pixel", "bits_per_pixel", ".3f"),
+    ("PSNR dB", "psnr_db", ".2f"),
+    ("MS-SSIM", "ms_ssim", ".4f"),
+    ("judge agrees", "judge_agreement", ".1%"),
+    ("kappa", "judge_kappa", ".3f"),
+    ("kappa, 95 %", "judge_kappa_ci95", ".3f"),
+    ("agrees, nothing asked", "judge_agreement_without_query", ".1%"),
+)
+
+
 def print_report(report: CodecReport) -> None:
-    """The figures as a table, and a line about how they came about."""
+    """One table per rate, and a line about how they came about."""
     values = report.to_json()
-    table = make_table(f"Codec {report.codec_id}, judge {report.judge}", "", "codec", "JPEG 2000")
-    other = values["jpeg2000"]
-    for label, key, form in (
-        ("bit per pixel", "bits_per_pixel", ".3f"),
-        ("PSNR dB", "psnr_db", ".2f"),
-        ("MS-SSIM", "ms_ssim", ".4f"),
-        ("judge agrees", "judge_agreement", ".1%"),
-        ("kappa", "judge_kappa", ".3f"),
-        ("kappa, 95 %", "judge_kappa_ci95", ".3f"),
-        ("agrees, nothing asked", "judge_agreement_without_query", ".1%"),
-    ):
-        table.add_row(
-            label, _text(values[key], form), "" if other is None else _text(other[key], form)
-        )
-    print_table(table)
+    for rung in values["ladder"]:
+        columns = {"codec": rung, **rung["rivals"]}
+        columns |= {f"{name}, file": one for name, one in rung["rivals_in_containers"].items()}
+        table = make_table(f"Codec {report.codec_id}, judge {report.judge}", "", *columns)
+        for label, key, form in _ROWS:
+            cells = ("n/a" if one is None else _text(one[key], form) for one in columns.values())
+            table.add_row(label, *cells)
+        print_table(table)
     make_console(stderr=False).print(
         f"{report.photos} photos, {report.questions} questions; judge by chance "
         f"{values['judge_chance']:.1%} (grey picture {values['judge_chance_blank']:.1%}, another photo "
         f"{_text(values['judge_chance_unrelated'], '.1%')}); codebook usage "
         f"{values['codebook_usage']:.1%}; p95 of encoding {values['encode_p95_ms']:.0f} ms, of decoding "
-        f"{values['decode_p95_ms']:.0f} ms, {values['machine']['torch_threads']} threads",
+        f"{values['decode_p95_ms']:.0f} ms; {report.batch_speed.size} at a time "
+        f"{report.batch_speed.encoded_per_s:.0f} encoded and {report.batch_speed.decoded_per_s:.0f} decoded "
+        f"a second on {report.batch_speed.device}, {values['machine']['torch_threads']} threads",
         markup=False,
     )
 

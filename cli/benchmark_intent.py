@@ -23,13 +23,8 @@ _ROWS = (
 
 def intent(
     data: Annotated[Path, typer.Option(help="A folder with images and objects.jsonl.")],
-    bits_per_pixel: Annotated[
-        float, typer.Option(help="Highest rate of the codec that is not above this.")
-    ] = 0.5,
-    focus: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="How far bits follow the question; default: the codec's."),
-    ] = None,
+    bits_per_pixel: options.BitsPerPixel = 0.25,
+    focus: options.Focus = None,
     mcs: Annotated[
         int, typer.Option(min=0, max=9, help="Code rate for which symbols are counted.")
     ] = 4,
@@ -47,14 +42,15 @@ def intent(
         regions = [region for region in regions if region.photo < limit]
 
     from benchmarks.intent import benchmark_intent
-    from semantic.codec import FOCUS, load_codec
+    from semantic.codec import load_codec
 
     with make_console().status("loading the codec") as status:
+        codec = load_codec(checkpoint, device)
         report = benchmark_intent(
-            load_codec(checkpoint, device),
+            codec,
             regions,
-            bits_per_pixel=bits_per_pixel,
-            focus=FOCUS if focus is None else focus,
+            rate=codec.rate(bits_per_pixel),
+            focus=codec.usual_focus if focus is None else focus,
             mcs=mcs,
             seed=seed,
             progress=lambda done, total: status.update(f"picture {done} of {total}"),

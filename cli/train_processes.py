@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import wait
@@ -70,6 +71,14 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def _end_with_parent() -> None:
+    """Killed outright, the parent stops nobody; a run must not go on unseen and write into its folder."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _take_part(
     command: Callable[..., object],
     rank: int,
@@ -78,6 +87,7 @@ def _take_part(
     settings: Mapping[str, Any],
 ) -> None:
     """What each process does."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import pickle
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +230,38 @@ def test_when_one_process_fails_the_others_stop(
     assert time.monotonic() - began < 40
     reports = ["error: this one fails"] if rank_that_fails == 0 else []
     assert capfd.readouterr().err.splitlines() == reports
+
+
+def _say_who_and_wait(folder: Path) -> None:
+    (folder / os.environ["RANK"]).write_text(str(os.getpid()))
+    time.sleep(120)
+
+
+def test_a_run_whose_parent_is_killed_does_not_go_on(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    parent = context.Process(
+        target=train_together, args=(_say_who_and_wait, 2, {"folder": tmp_path})
+    )
+    parent.start()
+    files = [tmp_path / "0", tmp_path / "1"]
+    _wait_until(lambda: all(file.exists() and file.read_text() for file in files))
+    parent.kill()
+    parent.join()
+    _wait_until(lambda: not any(_runs(int(file.read_text())) for file in files))
+
+
+def _wait_until(happened: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if happened():
+            return
+        time.sleep(0.1)
+    raise AssertionError("still not so after a minute")
+
+
+def _runs(process: int) -> bool:
+    """Whether there is such a process, other than one whose end nobody has asked after."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

@@ -168,3 +168,23 @@ def test_other_sides_of_the_source(coder: str, side: int) -> None:
     assert coded.decoded.size == (side, side)
     payload = PICTURE_CODERS[coder].strip(coded.data, coded.side)
     assert PICTURE_CODERS[coder].restore(payload, coded.side) == coded.data
+
+
+@pytest.mark.parametrize("coder", CODERS)
+def test_a_receiver_shows_the_picture_or_nothing(coder: str) -> None:
+    """The payload as it was made, then damaged in every way: never an exception, never another size."""
+    coded = code(coder, "coffee", 320)
+    by_name = PICTURE_CODERS[coder]
+    payload = by_name.strip(coded.data, coded.side)
+    shown = by_name.receive(payload, coded.side, SIDE)
+    assert shown is not None
+    np.testing.assert_array_equal(np.asarray(shown), np.asarray(coded.decoded))
+    random = np.random.default_rng(0)
+    damaged = [payload[:1], payload[: len(payload) // 2], bytes(len(payload)), b"\xff" * 40]
+    for _ in range(20):
+        wrong = np.frombuffer(payload, np.uint8).copy()
+        wrong[random.integers(len(wrong), size=8)] ^= random.integers(1, 256, 8, dtype=np.uint8)
+        damaged.append(wrong.tobytes())
+    for data in damaged:
+        found = by_name.receive(data, coded.side, SIDE)
+        assert found is None or (found.size == (SIDE, SIDE) and found.mode == "RGB")

@@ -111,6 +111,18 @@ class PictureCoder(Protocol):
     def restore(self, stripped: bytes, side: int) -> bytes:
         """The complete file, given its payload and the side."""
 
+    def receive(self, stripped: bytes, side: int, size: int) -> Image.Image | None:
+        """What a receiver shows of a payload that may be damaged.
+
+        Args:
+            stripped: any bytes, at least one.
+            side: to which the picture was scaled before it was coded.
+            size: side of the source.
+
+        Returns:
+            RGB of ``size`` pixels a side, or None where nothing decodes. Never raises for damaged bytes.
+        """
+
 
 @dataclass(frozen=True)
 class _Trial:
@@ -228,6 +240,15 @@ class _ScaledCoder(ABC):
         decoded = _scaled(self.decode(data), task.source.width)
         coded = CodedPicture(self.name, data, len(data) - payload, side, decoded)
         return _Trial(level, counted, coded, psnr_db(task.source, decoded))
+
+    def receive(self, stripped: bytes, side: int, size: int) -> Image.Image | None:
+        """See :class:`PictureCoder`."""
+        try:
+            picture = self.decode(self.restore(stripped, side))
+        except Exception:  # noqa: BLE001
+            # Pillow and its libraries answer damaged bytes with many kinds of exception: no picture.
+            return None
+        return None if picture.size != (side, side) else _scaled(picture, size)
 
     def decode(self, data: bytes) -> Image.Image:
         """What Pillow makes of a complete file, as RGB."""

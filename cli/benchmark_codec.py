@@ -42,6 +42,8 @@ def codec(
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     checkpoint: options.Checkpoint = None,
     device: options.Device = "auto",
+    bf16: Annotated[bool, typer.Option(help="Decode in bfloat16; for GPUs.")] = False,
+    compiled: Annotated[bool, typer.Option(help="Decode with torch.compile.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Rate, fidelity, codebook usage, a judge's agreement and speed over photos."""
@@ -67,7 +69,7 @@ def codec(
 
     console = make_console()
     with console.status("loading the codec and the judge") as status:
-        loaded = load_codec(checkpoint, device)
+        loaded = load_codec(checkpoint, device, amp=bf16, compiled=compiled)
         judging = load_judge(judge, str(loaded.device))
         trained_with = read_metadata(checkpoint or EMBEDDED_CHECKPOINT).get("intent_judge")
         refuse_same_judge(judging, trained_with)

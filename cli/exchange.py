@@ -161,7 +161,11 @@ def _load(profile: str, overrides: list[str] | None) -> Profile:
 def _codec(settings: Profile, *, towers: bool = True) -> Codec:
     from semantic.codec import load_codec
 
-    name = settings.codec.checkpoint
+    wanted = settings.codec
     return load_codec(
-        None if name == "embedded" else Path(name), settings.codec.device, towers=towers
+        None if wanted.checkpoint == "embedded" else Path(wanted.checkpoint),
+        wanted.device,
+        towers=towers,
+        amp=wanted.bf16,
+        compiled=wanted.compiled,
     )

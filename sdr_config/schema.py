@@ -170,6 +170,15 @@ class Codec(Section):
         description="of a picture sent: the codec's highest rate not above it; none means one bit, or the "
         "codec's lowest rate",
     )
+    bf16: bool = Field(
+        default=False,
+        description="the receiver decodes in bfloat16: for GPUs; pictures stay the same to about a level",
+    )
+    compiled: bool = Field(
+        default=False,
+        description="the receiver compiles its decoder with the first picture, which takes a while and a "
+        "C++ compiler",
+    )
 
 
 class Channel(Section):

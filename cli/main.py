@@ -12,7 +12,19 @@ from typing import NoReturn
 
 import typer
 
-from cli import benchmark, config, decode, demo, doctor, encode, exchange, loopback, radio, train
+from cli import (
+    benchmark,
+    config,
+    decode,
+    demo,
+    doctor,
+    encode,
+    exchange,
+    loopback,
+    radio,
+    rungs,
+    train,
+)
 from cli.errors import report_error
 from cli.output import reserve_stdout
 
@@ -24,7 +36,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (demo, loopback, encode, decode, train, radio, exchange, doctor, config, benchmark):
+# In the order of the help.
+_COMMANDS = (
+    *(demo, loopback, encode, decode, radio, exchange),
+    *(train, rungs, benchmark, doctor, config),
+)
+for _module in _COMMANDS:
     _module.register(app)
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from semantic.backbone import Backbone, WeightsError, towers_digest
-from semantic.codec_config import CodecConfig, Recipe
+from semantic.codec_config import CodecConfig, Recipe, TrainingConfig
 from semantic.geometries import CHECKPOINT_FOLDER, geometries_to_json
 from semantic.index_frame import FrameGeometry
 from semantic.model import CodecModel, TowerWidths
@@ -103,6 +103,44 @@ def write_checkpoint(
     text = json.dumps(geometries_to_json(geometries), indent=2) + "\n"
     _write(file.with_suffix(".json"), text.encode())
     return geometries[-1]
+
+
+def change_rungs(source: Path, recipe: Recipe, file: Path) -> FrameGeometry:
+    """Trained weights with the rates of another ladder: nothing is trained anew, but the codec_id changes.
+
+    Args:
+        source: a checkpoint.
+        recipe: its codec is that of ``source``, but for its name and ``ladder.rungs``.
+        file: where to write; ``.json`` beside it.
+
+    Returns:
+        The new codec's frame geometry at its full rate.
+
+    Raises:
+        WeightsError: ``source`` is missing, damaged, or differs from the recipe in more than its rungs.
+    """
+    model, _, metadata = read_checkpoint(source)
+    trained = CodecConfig.model_validate_json(metadata["codec"])
+    if _without_rungs(trained) != _without_rungs(recipe.codec):
+        raise WeightsError(
+            f"{source}: trained as another codec than this recipe's; only ladder.rungs (and name) may differ"
+        )
+    training = TrainingConfig.model_validate_json(metadata["training"])
+    return write_checkpoint(
+        file,
+        recipe.model_copy(update={"training": training}),
+        model,
+        json.loads(metadata["metrics"]),
+        metadata["data_sha256"],
+        metadata.get("intent_judge"),
+    )
+
+
+def _without_rungs(config: CodecConfig) -> str:
+    data = json.loads(_canonical(config))
+    if data.get("ladder") is not None:
+        data["ladder"].pop("rungs", None)
+    return json.dumps(data, sort_keys=True)
 
 
 def _write(file: Path, data: bytes) -> None:

@@ -321,7 +321,8 @@ class ResidualQuantizer(Quantizer):
     def forward(self, features: Tensor, damage: Damage | None = None) -> Quantized:
         """See :meth:`Quantizer.forward`; the gradient passes whole, however many stages arrive.
 
-        Eq. (12) is the mean over the approximations that the first 1, 2, ... M stages make.
+        Eq. (12) is the mean over the approximations that the first 1, 2, ... M stages make: with the last one
+        alone nothing holds the scale of what the first ones code (3 dB worse after 1,000 steps).
         """
         features = features.float()
         indices = self.nearest(features)

@@ -91,28 +91,31 @@ def codec(
         print_report(report)
 
 
-_ROWS = (
-    ("bit per pixel", "bits_per_pixel", ".3f"),
+_COLUMNS = (
+    ("bit/pixel", "bits_per_pixel", ".3f"),
     ("PSNR dB", "psnr_db", ".2f"),
     ("MS-SSIM", "ms_ssim", ".4f"),
-    ("judge agrees", "judge_agreement", ".1%"),
+    ("agrees", "judge_agreement", ".1%"),
     ("kappa", "judge_kappa", ".3f"),
-    ("kappa, 95 %", "judge_kappa_ci95", ".3f"),
-    ("agrees, nothing asked", "judge_agreement_without_query", ".1%"),
+    ("kappa, 95 %", "judge_kappa_ci95", ".2f"),
+    ("nothing asked", "judge_agreement_without_query", ".1%"),
 )
 
 
 def print_report(report: CodecReport) -> None:
-    """One table per rate, and a line about how they came about."""
+    """A row for every rate and coder, and a line about how they came about."""
     values = report.to_json()
+    table = make_table(
+        f"Codec {report.codec_id}, judge {report.judge}", "", *(label for label, *_ in _COLUMNS)
+    )
     for rung in values["ladder"]:
-        columns = {"codec": rung, **rung["rivals"]}
-        columns |= {f"{name}, file": one for name, one in rung["rivals_in_containers"].items()}
-        table = make_table(f"Codec {report.codec_id}, judge {report.judge}", "", *columns)
-        for label, key, form in _ROWS:
-            cells = ("n/a" if one is None else _text(one[key], form) for one in columns.values())
-            table.add_row(label, *cells)
-        print_table(table)
+        coders = {"codec": rung, **rung["rivals"]}
+        coders |= {f"{name}, file": one for name, one in rung["rivals_in_containers"].items()}
+        for name, one in coders.items():
+            cells = ("n/a" if one is None else _text(one[key], form) for _, key, form in _COLUMNS)
+            table.add_row(name, *cells)
+        table.add_section()
+    print_table(table)
     make_console(stderr=False).print(
         f"{report.photos} photos, {report.questions} questions; judge by chance "
         f"{values['judge_chance']:.1%} (grey picture {values['judge_chance_blank']:.1%}, another photo "

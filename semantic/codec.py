@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from semantic.allocation import allocate, cell_costs
+from semantic.allocation import allocate, cell_costs, importance
 from semantic.backbone import WeightsError
 from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_checkpoint
 from semantic.codec_config import PackagedTowers
@@ -150,8 +150,8 @@ class Codec:
         levels = None
         if geometry.has_map:
             wanted = self.usual_focus if focus is None else focus
-            importance = self._importance(pictures, query, geometry.rung.grid, wanted)
-            levels = self._levels(pictures, found, geometry, importance)
+            weights = self._importance(pictures, query, geometry.rung.grid, wanted)
+            levels = self._levels(pictures, found, geometry, weights)
         return IndexFrame.of_rate(frame_id, geometry, indices, query, levels)
 
     @torch.inference_mode()
@@ -202,17 +202,15 @@ class Codec:
         self, pictures: Tensor, query: str, grid: int, focus: float
     ) -> NDArray[np.float64]:
         """How much an error in every cell counts, mean 1: float64 ``[cells]``."""
-        flat = np.ones(grid * grid)
         if focus == 0:
-            return flat
+            return np.ones(grid * grid)
         mapper = self._relevance_mapper()
         if mapper is None:
             raise IndexFrameError(
                 f"focus {focus:g}: the towers of codec {self.geometry.codec_id} cannot tell where a "
                 "question points; only 0 will do"
             )
-        relevance = mapper(pictures, [query], grid)[0].cpu().double().numpy().reshape(-1)
-        return (1 - focus) * flat + focus * relevance / relevance.mean()
+        return importance(mapper(pictures, [query], grid)[0].cpu().numpy(), focus)
 
     def _relevance_mapper(self) -> RelevanceMapper | PatchTextMapper | None:
         """What finds the question in the picture, where the codec's towers can; loaded once."""
@@ -233,7 +231,7 @@ class Codec:
         pictures: Tensor,
         indices: list[Tensor],
         geometry: FrameGeometry,
-        importance: NDArray[np.float64],
+        weights: NDArray[np.float64],
     ) -> NDArray[np.uint8]:
         """The map of levels: what each level would leave of the errors is seen by decoding it."""
         assert geometry.rung is not None
@@ -249,7 +247,7 @@ class Codec:
         found = self._decode(batch, masks)
         squared = (found - pictures).square().mean(1)  # [levels, side, side]
         cells = functional.adaptive_avg_pool2d(squared, rung.grid).flatten(1)
-        errors = cells.T.cpu().double().numpy() * importance[:, None]
+        errors = cells.T.cpu().double().numpy() * weights[:, None]
         spare = geometry.indices - int(geometry.always_sent.sum())
         return allocate(errors, cell_costs(geometry), spare)
 

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from semantic.allocation import allocate, cell_costs
+from semantic.allocation import allocate, cell_costs, importance
 from semantic.frame_geometry import FrameGeometry, LayerGeometry, Rung
 
 COSTS = np.array([0, 1, 3, 7])
@@ -64,3 +64,17 @@ def test_costs_of_cells() -> None:
     assert cell_costs(geometry).tolist() == [0, 4, 12, 44]
     with pytest.raises(ValueError, match="no map"):
         cell_costs(FrameGeometry("00c0ffee", 160, 8, layers))
+
+
+def test_importance_of_cells() -> None:
+    relevance = np.zeros((5, 5))
+    relevance[2, 2] = 1.0
+    found = importance(relevance, 1.0).reshape(5, 5)
+    kernel = np.outer([1, 2, 1], [1, 2, 1]) / 16
+    np.testing.assert_allclose(found[1:4, 1:4], 25 * kernel)
+    assert found.sum() == pytest.approx(25)
+    assert found[0].max() == 0
+    half = importance(relevance, 0.5).reshape(5, 5)
+    np.testing.assert_allclose(half, 0.5 + 0.5 * found)
+    # At the edge nothing leaks out: a flat map stays flat.
+    np.testing.assert_allclose(importance(np.full((4, 4), 0.3), 0.9), np.ones(16))

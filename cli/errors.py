@@ -28,7 +28,7 @@ USER_ERRORS = frozenset(
         "semantic.backbone.WeightsError",
         "semantic.codec_config.ConfigError",
         "semantic.dataset.DatasetError",
-        "semantic.index_frame.IndexFrameError",
+        "semantic.frame_geometry.IndexFrameError",
         "semantic.judges.answers.JudgeError",
         "semantic.pictures.PictureError",
         "semantic.processes.DeviceError",

@@ -23,7 +23,7 @@ _ROWS = (
 
 def intent(
     data: Annotated[Path, typer.Option(help="A folder with images and objects.jsonl.")],
-    bits_per_pixel: options.BitsPerPixel = 0.35,
+    bits_per_pixel: options.BitsPerPixel = 0.45,
     focus: options.Focus = None,
     mcs: Annotated[
         int, typer.Option(min=0, max=9, help="Code rate for which symbols are counted.")

@@ -17,8 +17,9 @@ from semantic.frame_geometry import FrameGeometry
 def importance(relevance: NDArray[np.floating], focus: float) -> NDArray[np.float64]:
     """How much a squared error in every cell counts: ``1 - focus + focus r / mean(r)``.
 
-    r is the relevance, smoothed with (1 2 1) / 4 across and down: what is asked about ends a little beyond
-    where a map is surest of it (chosen by ``uoisc benchmark intent`` on photos of even number).
+    r is the square of the relevance, smoothed with (1 2 1) / 4 across and down: bits belong where a map is
+    sure, and what is asked about ends a little beyond. Square and smoothing were chosen by what asking
+    gains on coco128's photos of even number.
 
     Args:
         relevance: float ``[grid, grid]``, not negative, not zero everywhere.
@@ -27,7 +28,7 @@ def importance(relevance: NDArray[np.floating], focus: float) -> NDArray[np.floa
     Returns:
         float64 ``[grid * grid]`` with mean 1.
     """
-    padded = np.pad(relevance.astype(np.float64), 1, mode="edge")
+    padded = np.pad(np.square(relevance.astype(np.float64)), 1, mode="edge")
     across = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
     smooth = (across[:-2] + 2 * across[1:-1] + across[2:]) / 4
     return (1 - focus + focus * smooth / smooth.mean()).reshape(-1)

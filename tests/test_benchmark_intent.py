@@ -25,7 +25,7 @@ from semantic.codec import Codec, load_codec
 from semantic.demo_photos import load_photo
 from semantic.pictures import load_picture
 
-FOCUS = 0.9
+FOCUS = 0.95
 KEYS = {
     *("photos", "pairs", "asked_gain_db", "ci95", "psnr_db", "psnr_without_query_db", "symbols"),
     *("codec_id", "mcs", "bits", "bits_per_pixel", "focus", "sets", "machine"),
@@ -62,11 +62,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(codec: Codec, data: Path) -> IntentReport:
     regions = read_named_regions(data)
-    return benchmark_intent(codec, regions, rate=codec.rate(0.35), focus=FOCUS, mcs=4)
+    return benchmark_intent(codec, regions, rate=codec.rate(0.45), focus=FOCUS, mcs=4)
 
 
 def test_gain_by_hand(codec: Codec, data: Path, report: IntentReport) -> None:
-    rate = codec.rate(0.35)
+    rate = codec.rate(0.45)
     source = load_picture(data / "images" / "two.png", codec.image_size)
 
     def error(question: str, left: bool) -> float:
@@ -95,7 +95,7 @@ def test_everything_is_sent_in_as_many_symbols(codec: Codec, report: IntentRepor
     values = report.to_json()
     assert values.keys() == KEYS
     assert (values["photos"], values["pairs"]) == (1, 4)
-    assert values["bits"] == codec.rate(0.35).payload_bits
+    assert values["bits"] == codec.rate(0.45).payload_bits
     plan = wf.plan_blocks(values["bits"], 4)
     assert values["symbols"] == frame_symbols(values["bits"], 4)
     payload = sum(wf.blocks_per_burst(plan)) * plan.symbols
@@ -107,7 +107,7 @@ def test_everything_is_sent_in_as_many_symbols(codec: Codec, report: IntentRepor
 def test_without_focus_nothing_is_gained(codec: Codec, data: Path) -> None:
     """What is left is how the query modulates the features, not where bits go."""
     regions = read_named_regions(data)
-    blind = benchmark_intent(codec, regions, rate=codec.rate(0.35), focus=0.0)
+    blind = benchmark_intent(codec, regions, rate=codec.rate(0.45), focus=0.0)
     gain = blind.sets["all"].asked_gain_db
     assert gain is not None
     assert abs(gain.mean) < 0.5
@@ -133,7 +133,7 @@ def test_signs_and_who_is_compared() -> None:
 
 def test_persons_are_counted_apart(codec: Codec, tmp_path: Path) -> None:
     data = save_cat_beside(tmp_path / "data", "astronaut", "person")
-    report = benchmark_intent(codec, read_named_regions(data), rate=codec.rate(0.35), focus=FOCUS)
+    report = benchmark_intent(codec, read_named_regions(data), rate=codec.rate(0.45), focus=FOCUS)
     counted = {
         name: None if one.asked_gain_db is None else one.asked_gain_db.cases
         for name, one in report.sets.items()
@@ -145,7 +145,7 @@ def test_persons_are_counted_apart(codec: Codec, tmp_path: Path) -> None:
 def test_photos_without_a_pair_are_refused(codec: Codec, data: Path) -> None:
     cat = read_named_regions(data)[:1]
     with pytest.raises(PhotosError, match="two objects of different names"):
-        benchmark_intent(codec, cat, rate=codec.rate(0.35), focus=FOCUS)
+        benchmark_intent(codec, cat, rate=codec.rate(0.45), focus=FOCUS)
 
 
 @pytest.mark.slow

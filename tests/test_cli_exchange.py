@@ -51,8 +51,9 @@ def test_sent_picture_is_what_the_codec_makes(
     assert pull.poll(5000)
     frame = unpack_frame(pull.recv_multipart(), TOPIC_FRAME)
     codec = load_codec()
-    expected = codec.encode(load_photo("chelsea", codec.image_size), query)
+    expected = codec.encode(load_photo("chelsea", codec.image_size), query, rate=codec.rate(None))
     assert frame.query == query
+    assert frame.geometry == expected.geometry
     for ours, theirs in zip(frame.indices, expected.indices, strict=True):
         assert np.array_equal(ours, theirs)
 

@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 
 from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_metadata
-from semantic.codec import Codec, WeightsError, load_codec
+from semantic.codec import Codec, WeightsError, load_codec, picture_to_tensor
 from semantic.demo_photos import load_photo
 from semantic.evaluate_codec import evaluate, mean_score
 from semantic.geometries import read_geometries, shipped_geometries
 from semantic.index_frame import LLR_STEP, IndexFrame, IndexFrameError
 from semantic.metrics import psnr_db
+from semantic.model import CodecModel
+from semantic.recipes import load_recipe
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +38,9 @@ def test_seven_photos_reach_the_promised_quality(codec: Codec) -> None:
     assert overview.size == (7 * 160, 2 * 160)
     mean = mean_score(scores)
     assert codec.geometry.bits_per_pixel <= 1.5
-    # 28.2 dB and 0.971 measured; the margin is for other processors' rounding, no more.
-    assert mean.psnr_db >= 28.0
-    assert mean.ms_ssim >= 0.965
+    # 27.5 dB and 0.964 measured; the margin is for other processors' rounding, no more.
+    assert mean.psnr_db >= 27.4
+    assert mean.ms_ssim >= 0.962
     # A lost tenth costs quality and does not wreck the picture.
     assert mean.psnr_db - 3 < mean.psnr_erased_db < mean.psnr_db
 
@@ -124,6 +126,153 @@ def test_everything_erased_is_a_flat_guess_and_no_crash(codec: Codec, photo: Ima
         codec.geometry, bits, frame_id=0, erased_bits=np.ones(len(bits), np.bool_)
     )
     assert np.asarray(codec.decode(nothing)).std() < 30
+
+
+# rates -------------------------------------------------------------------------------------------
+
+
+def test_the_ladder_from_the_same_weights(codec: Codec) -> None:
+    """More bits, better pictures; every rate through its bits and its file."""
+    rates = [geometry.bits_per_pixel for geometry in codec.geometries]
+    assert rates[0] < 0.06 < rates[1] <= 0.1
+    assert {0.1, 0.25, 0.5, 1.0} <= set(rates)
+    means = []
+    for geometry in codec.geometries:
+        found = []
+        for number, name in enumerate(("chelsea", "coffee", "china", "flower")):
+            source = load_photo(name, codec.image_size)
+            frame = codec.encode(source, "What is this?", number, rate=geometry)
+            bits = frame.to_bits()
+            assert len(bits) == geometry.payload_bits
+            picture = codec.decode(IndexFrame.from_bits(geometry, bits, frame_id=number))
+            stored = codec.decode(IndexFrame.from_bytes(frame.to_bytes()))
+            np.testing.assert_array_equal(np.asarray(stored), np.asarray(picture))
+            found.append(psnr_db(source, picture))
+        means.append(float(np.mean(found)))
+    assert means == sorted(means)
+    assert means[-1] > means[0] + 6
+
+
+def test_which_rate(codec: Codec) -> None:
+    assert codec.rate(None).bits_per_pixel == 1.0
+    assert codec.rate(0.3).bits_per_pixel == 0.25
+    assert codec.rate(64) == codec.geometry
+    with pytest.raises(IndexFrameError, match=r"0\.01 is below 0\.039"):
+        codec.rate(0.01)
+
+
+def test_bits_follow_the_question(codec: Codec) -> None:
+    """Half a cat beside half a cup: what is asked for gets more, and looks better for it."""
+    two = Image.new("RGB", (160, 160))
+    for left, name in ((0, "chelsea"), (80, "coffee")):
+        two.paste(load_photo(name, 160).crop((40, 0, 120, 160)), (left, 0))
+    rate = codec.rate(0.25)
+    asked = [codec.encode(two, f"Is there a {name}?", rate=rate) for name in ("cat", "cup")]
+    shares = []
+    for frame in asked:
+        assert frame.levels is not None
+        depth = np.array([sum(level) for level in rate.rung.levels])[frame.levels]  # type: ignore[union-attr]
+        of_cells = depth.reshape(rate.rung.grid, -1)  # type: ignore[union-attr]
+        shares.append(float(of_cells[:, :5].sum() / of_cells.sum()))
+    assert shares[0] > shares[1] + 0.1
+    left = [
+        psnr_db(two.crop((0, 0, 80, 160)), codec.decode(frame).crop((0, 0, 80, 160)))
+        for frame in asked
+    ]
+    assert left[0] > left[1] + 1
+    blind = [
+        codec.encode(two, f"Is there a {name}?", rate=rate, focus=0).levels
+        for name in ("cat", "cup")
+    ]
+    assert np.mean(blind[0] != blind[1]) < np.mean(asked[0].levels != asked[1].levels)
+
+
+def test_a_picture_whose_map_is_lost(codec: Codec, photo: Image.Image) -> None:
+    """Without the map only what every cell has is known; nothing else is taken for something it is not."""
+    rate = codec.rate(0.25)
+    frame = codec.encode(photo, "Is this a cat?", rate=rate)
+    bits = frame.to_bits()
+    lost = np.zeros(len(bits), np.bool_)
+    lost[rate.map_places.ravel()] = True
+    received = IndexFrame.from_bits(rate, bits, frame_id=0, erased_bits=lost)
+    assert received.map_lost
+    poorest = codec.encode(photo, "Is this a cat?", rate=codec.rate(0.08))
+    assert psnr_db(photo, codec.decode(received)) == pytest.approx(
+        psnr_db(photo, codec.decode(poorest)), abs=0.01
+    )
+
+
+def test_a_rate_of_another_codec_is_refused(codec: Codec, photo: Image.Image) -> None:
+    foreign = replace(codec.rate(0.25), codec_id="0badc0de")
+    with pytest.raises(IndexFrameError, match="0badc0de"):
+        codec.encode(photo, "Is this a cat?", rate=foreign)
+
+
+def test_a_codec_that_cannot_see_where_a_question_points(tmp_path: Path) -> None:
+    """Towers of random numbers that train along: their maps would mean nothing."""
+    recipe = load_recipe(
+        Path("tiny"),
+        [
+            "codec.backbone.trainable=true",
+            "training.feature_cache=false",
+            "codec.ladder={grid: 4, levels: [[1, 1], [2, 2], [4, 4]], "
+            "rungs: [{levels: [0, 2], payload_bits: 384}]}",
+        ],
+    )
+    geometries = recipe.codec.geometries("0badc0de")
+    codec = Codec(CodecModel(recipe.codec), geometries[-1], torch.device("cpu"))
+    picture = load_photo("chelsea", 32)
+    assert codec.usual_focus == 0
+    codec.encode(picture, "Is this a cat?", rate=geometries[0])
+    with pytest.raises(IndexFrameError, match=r"focus 0\.5: the towers of codec 0badc0de"):
+        codec.encode(picture, "Is this a cat?", rate=geometries[0], focus=0.5)
+
+
+# arithmetic --------------------------------------------------------------------------------------
+
+
+def test_many_at_once_are_the_same_as_one_by_one(codec: Codec) -> None:
+    names, query = ("chelsea", "coffee"), "What is this?"
+    sources = [load_photo(name, codec.image_size) for name in names]
+    pictures = torch.cat([picture_to_tensor(source) for source in sources])
+    indices = codec.encode_batch(pictures, [query] * 2)
+    decoded = codec.decode_batch(indices)
+    for number, source in enumerate(sources):
+        frame = codec.encode(source, query)
+        for layer, batch in zip(frame.indices, indices, strict=True):
+            assert np.mean(layer != batch[number].numpy()) < 1e-3
+        one = picture_to_tensor(codec.decode(frame))
+        assert float((one - decoded[number]).abs().mean()) < 1 / 255
+
+
+def test_the_same_picture_whatever_the_number_of_threads(codec: Codec, photo: Image.Image) -> None:
+    """Stated in docs/codec.md: one level of 255 at most."""
+    frame = codec.encode(photo, "Is this a cat?")
+    before = torch.get_num_threads()
+    try:
+        pictures = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            pictures.append(np.asarray(codec.decode(frame), int))
+    finally:
+        torch.set_num_threads(before)
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+def test_half_precision_costs_next_to_nothing(codec: Codec, photo: Image.Image) -> None:
+    frame = codec.encode(photo, "Is this a cat?")
+    half = load_codec(device="cpu", towers=False, amp=True)
+    exact, rounded = (np.asarray(one.decode(frame), int) for one in (codec, half))
+    assert np.abs(exact - rounded).mean() < 1
+    assert (exact != rounded).any()  # or it was not asked for
+
+
+@pytest.mark.slow
+def test_compiled_gives_the_same_picture(codec: Codec, photo: Image.Image) -> None:
+    frame = codec.encode(photo, "Is this a cat?")
+    compiled = load_codec(device="cpu", towers=False, compiled=True)
+    difference = np.asarray(codec.decode(frame), int) - np.asarray(compiled.decode(frame), int)
+    assert np.abs(difference).max() <= 1
 
 
 @pytest.mark.parametrize("query", ["", "   ", "two\nlines", "x" * 1001])

@@ -1,9 +1,9 @@
-"""``uoisc demo``: a photo, two questions, three channels, and JPEG 2000 over the same symbols."""
+"""``uoisc demo``: a photo, two questions, three channels and rates, and JPEG 2000 over the same symbols."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,28 +18,33 @@ from cli import options
 from cli.output import atomic_write, make_console, make_folder, print_json
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
     from PIL import Image
 
     from cli.link import LinkReport
     from semantic.codec import Codec
+    from semantic.index_frame import IndexFrame
 
 
 @dataclass(frozen=True)
 class Point:
-    """One channel: Es/N0, the code rate used on it, and what it shows."""
+    """One channel: Es/N0, the code rate used on it, the codec's rate, and what it shows."""
 
     snr_db: float
     mcs: int
+    bits_per_pixel: float
     label: str
 
 
-# A good channel, one at the edge of what its code rate bears, and one where noise is as strong as the
-# signal. JPEG 2000 gets the same code rate, hence the same symbols, on each.
+# A good channel where few bits go to what is asked about; one at the edge of what its code rate bears, with a
+# picture of several code blocks; one where noise is as strong as the signal and a picture is little more
+# than a hundred bytes. JPEG 2000 gets the same bits and code rate, hence the same symbols, on each.
 POINTS = (
-    Point(12.0, 7, "good channel, rate 3/4"),
-    Point(3.8, 4, "edge of rate 1/2"),
-    Point(0.0, 1, "noise as strong as signal, rate 1/4"),
+    Point(12.0, 7, 0.45, "good channel, rate 3/4"),
+    Point(3.8, 4, 1.0, "edge of rate 1/2"),
+    Point(0.0, 1, 0.08, "noise as strong as signal, rate 1/4"),
 )
 
 UO_ISC = "UO-ISC"
@@ -54,6 +59,8 @@ class Run:
     system: str
     question: str | None
     report: LinkReport
+    bits_per_pixel: float
+    depth: NDArray[np.integer] | None = None  # indices per token in every cell of the picture
 
     @property
     def values(self) -> dict[str, Any]:
@@ -62,6 +69,7 @@ class Run:
             "system": self.system,
             "question": self.question,
             "channel": self.point.label,
+            "bits_per_pixel": self.bits_per_pixel,
             **self.report.values,
         }
 
@@ -85,7 +93,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Send a photo with two questions over three channels, beside JPEG 2000."""
+    """Send a photo with two questions over three channels at three rates, beside JPEG 2000."""
     from semantic.index_frame import check_query
 
     questions = tuple(check_query(text) for text in question) if question else ()
@@ -132,14 +140,9 @@ def _runs(
 ) -> Iterator[Run]:
     from cli.link import send_frame
     from sdr_config.load import load_profile
-    from semantic.systems import byte_frames, jpeg2000
 
-    size = codec.geometry.payload_bits // 8
-    geometry = byte_frames.byte_geometry("jpeg2000", size, codec.image_size)
-    codestream = byte_frames.bytes_to_frame(jpeg2000.encode(source, size), geometry, len(questions))
     # What a code block that failed still says about its bits is better than nothing at all.
     decode = partial(codec.decode, soft=True)
-    frames = [codec.encode(source, text, number) for number, text in enumerate(questions)]
     for point in POINTS:
         profile = load_profile(
             "loopback",
@@ -149,15 +152,46 @@ def _runs(
                 f"channel.seed={seed}",
             ],
         )
-        for text, frame in zip(questions, frames, strict=True):
-            yield Run(point, UO_ISC, text, send_frame(profile, frame, source, decode))
-        report = send_frame(
-            profile,
-            codestream,
-            source,
-            lambda frame: jpeg2000.decode(byte_frames.frame_to_bytes(frame)),
-        )
-        yield Run(point, JPEG_2000, None, report)
+        rate = codec.rate(point.bits_per_pixel)
+        for number, text in enumerate(questions):
+            frame = codec.encode(source, text, number, rate=rate)
+            report = send_frame(profile, frame, source, decode)
+            yield Run(point, UO_ISC, text, report, rate.bits_per_pixel, _depth(frame))
+        frame, decode_rival = _rival(source, rate.payload_bits // 8, len(questions))
+        report = send_frame(profile, frame, source, decode_rival)
+        yield Run(point, JPEG_2000, None, report, rate.bits_per_pixel)
+
+
+def _depth(frame: IndexFrame) -> NDArray[np.integer] | None:
+    """How many indices the tokens of every cell have, ``[grid, grid]``, where that differs."""
+    import numpy as np
+
+    rung = frame.geometry.rung
+    if rung is None or frame.levels is None:
+        return None
+    found: NDArray[np.integer] = np.array([sum(level) for level in rung.levels])[frame.levels]
+    return found.reshape(rung.grid, rung.grid)
+
+
+def _rival(
+    source: Image.Image, size: int, frame_id: int
+) -> tuple[IndexFrame, Callable[[IndexFrame], Image.Image | None]]:
+    """JPEG 2000 in at most so many bytes, without what its receiver knows, and what decodes it."""
+    from semantic.systems import byte_frames
+    from semantic.systems.picture_coders import PICTURE_CODERS
+
+    coder = PICTURE_CODERS["jpeg2000"]
+    coded = coder.code_within(source, size, container=False)
+    if coded is None:
+        raise RuntimeError(f"JPEG 2000 does not fit into {size} bytes")
+    payload = coder.strip(coded.data, coded.side)
+    geometry = byte_frames.byte_geometry("jpeg2000", size, source.width)
+
+    def decode(frame: IndexFrame) -> Image.Image | None:
+        received = byte_frames.frame_to_bytes(frame)[: len(payload)]
+        return coder.receive(received, coded.side, source.width)
+
+    return byte_frames.bytes_to_frame(payload, geometry, frame_id), decode
 
 
 def _summary(runs: list[Run], photo: str, seed: int) -> dict[str, Any]:
@@ -180,19 +214,27 @@ def _write(folder: Path, source: Image.Image, runs: list[Run], photo: str, seed:
 
 
 def _overview(source: Image.Image, runs: list[Run]) -> Figure:
-    """One row per channel: source, both answers, JPEG 2000, constellation."""
-    from cli.figures import caption, draw_constellation, draw_picture, new_figure
+    """One row per channel: source, both answers, JPEG 2000, constellation.
+
+    In the corner of an answer is where its bits went.
+    """
+    from cli.figures import caption, draw_bits, draw_constellation, draw_picture, new_figure
 
     figure = new_figure(14.5, 3.35 * len(POINTS))
     grid = figure.subplots(len(POINTS), 5)
     for row, point in enumerate(POINTS):
         here = [run for run in runs if run.point is point]
         draw_picture(grid[row][0], source)
-        grid[row][0].set_ylabel(f"Es/N0 {point.snr_db:g} dB\n{point.label}", fontsize=11)
+        grid[row][0].set_ylabel(
+            f"Es/N0 {point.snr_db:g} dB\n{point.label}\n{here[0].bits_per_pixel:.2g} bit per pixel",
+            fontsize=11,
+        )
         for column, run in enumerate(here, start=1):
             axes = grid[row][column]
             missing = "not received" if run.values["status"] == "not_received" else "no picture"
             draw_picture(axes, run.report.received, missing)
+            if run.depth is not None and run.report.received is not None:
+                draw_bits(axes, run.depth)
             axes.set_xlabel(caption(run.values), fontsize=9)
             if row == 0:
                 axes.set_title(f"{run.system}\n{run.question or 'no question'}", fontsize=11)
@@ -213,9 +255,9 @@ def _table(runs: list[Run]) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for name in ("Es/N0", "rate", "symbols", "sent"):
+    for name in ("Es/N0", "rate", "bit/px", "symbols", "sent"):
         table.add_column(name, no_wrap=True)
-    for name in ("blocks", "errors", "PSNR dB", "MS-SSIM"):
+    for name in ("blocks", "errors", "dB", "MS-SSIM"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for run in runs:
@@ -223,6 +265,7 @@ def _table(runs: list[Run]) -> Table:
         table.add_row(
             f"{values['snr_db']:g}",
             f"{values['code_rate']:.2f}",
+            f"{values['bits_per_pixel']:.2f}",
             str(values["symbols"]),
             f"{run.system} {numbers[run.question]}" if run.question else run.system,
             f"{values['code_blocks_ok']}/{values['code_blocks']}",

@@ -45,6 +45,14 @@ def draw_picture(axes: Axes, picture: Image.Image | None, missing: str = "not re
     axes.imshow(np.asarray(picture), interpolation="lanczos")
 
 
+def draw_bits(axes: Axes, depth: NDArray[np.integer]) -> None:
+    """Where the bits of a picture went, small in its lower left corner: bright cells got more."""
+    inset = axes.inset_axes((0.0, 0.0, 0.27, 0.27))
+    inset.imshow(depth, cmap="magma", interpolation="nearest")
+    inset.set_xticks([])
+    inset.set_yticks([])
+
+
 def draw_constellation(
     axes: Axes, symbols: NDArray[np.complex64] | None, snr_db: float | None
 ) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semantic.backbone import Backbone
-from semantic.relevance import fixed_mean
+from semantic.relevance import map_on_grid
 
 # What all patches of a photo have in common with any text is no evidence.
 NEUTRAL_TEXT = "a photo."
@@ -68,14 +68,7 @@ class PatchTextMapper(nn.Module):
         evidence = evidence - evidence.mean(1, keepdim=True)
         evidence = evidence / evidence.std(1, keepdim=True).clamp_min(LEAST_SPREAD)
         side = round(patches.shape[1] ** 0.5)
-        on_grid = functional.interpolate(
-            evidence.unflatten(1, (1, side, side)),
-            size=(grid, grid),
-            mode="bilinear",
-            align_corners=False,
-            antialias=True,
-        )[:, 0]
-        return fixed_mean(on_grid)
+        return map_on_grid(evidence.unflatten(1, (side, side)), grid)
 
     @torch.inference_mode()
     def patch_vectors(self, pictures: Tensor) -> Tensor:

@@ -193,15 +193,7 @@ class RelevanceMapper(nn.Module):
     @torch.inference_mode()
     def maps(self, cells: Tensor, class_weights: Tensor, grid: int) -> Tensor:
         """Maps from :meth:`cells` and :meth:`class_weights`, as :meth:`forward` returns them."""
-        evidence = self.evidence(cells, class_weights)
-        on_grid = functional.interpolate(
-            evidence[:, None],
-            size=(grid, grid),
-            mode="bilinear",
-            align_corners=False,
-            antialias=True,
-        )[:, 0]
-        return fixed_mean(on_grid)
+        return map_on_grid(self.evidence(cells, class_weights), grid)
 
     def evidence(self, cells: Tensor, class_weights: Tensor) -> Tensor:
         """Steps 2 to 4 of the module's text, zero mean: float32 ``[B, side/16, side/16]``."""
@@ -242,6 +234,14 @@ def affinity(features: Tensor, grid: int) -> Tensor:
     squared = torch.cdist(points, points).square()
     similarity = units @ units.transpose(1, 2)
     return (similarity / _AFFINITY_TEMPERATURE - squared / (2 * _REACH**2)).softmax(-1)
+
+
+def map_on_grid(evidence: Tensor, grid: int) -> Tensor:
+    """Evidence on any square grid, ``[B, h, h]``, as a map ``[B, grid, grid]`` (:func:`fixed_mean`)."""
+    on_grid = functional.interpolate(
+        evidence[:, None], size=(grid, grid), mode="bilinear", align_corners=False, antialias=True
+    )
+    return fixed_mean(on_grid[:, 0])
 
 
 def fixed_mean(evidence: Tensor, mean: float = MEAN_RELEVANCE) -> Tensor:

@@ -83,7 +83,8 @@ def test_one_noise_variance_per_symbol() -> None:
     variances = np.linspace(0.1, 2, symbols.size).astype(np.float32)
     together = psk.demap_8psk(symbols, variances)
     alone = [psk.demap_8psk(symbols[i : i + 1], float(v)) for i, v in enumerate(variances)]
-    assert np.array_equal(together, np.concatenate(alone))
+    # One number or many take different instructions, which may round differently.
+    np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-5, atol=1e-5)
     assert np.allclose(psk.demap_bpsk(symbols, variances), 4 * symbols.real / variances)
 
 

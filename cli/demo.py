@@ -90,7 +90,7 @@ def demo(
         list[str] | None,
         typer.Option("--question", "-q", help="Exactly two; with a photo of your own."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 2,
     as_json: options.Json = False,
 ) -> None:
     """Send a photo with two questions over three channels at three rates, beside JPEG 2000."""
@@ -255,7 +255,7 @@ def _table(runs: list[Run]) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for name in ("Es/N0", "rate", "bit/px", "symbols", "sent"):
+    for name in ("Es/N0", "rate", "bpp", "symbols", "sent"):
         table.add_column(name, no_wrap=True)
     for name in ("blocks", "errors", "dB", "MS-SSIM"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -90,7 +90,7 @@ def demo(
         list[str] | None,
         typer.Option("--question", "-q", help="Exactly two; with a photo of your own."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     as_json: options.Json = False,
 ) -> None:
     """Send a photo with two questions over three channels at three rates, beside JPEG 2000."""

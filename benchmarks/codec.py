@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ class CodecReport:
         main: the rate that was asked for.
         ladder: every rate measured, lowest first.
         reference: the judge's answers about the sources, with what chance gives.
-        batch_speed: pictures decoded in a second, many at a time.
+        batch_speed: pictures in a second, many at a time.
     """
 
     codec_id: str
@@ -266,14 +266,13 @@ def benchmark_codec(
 
         measured = _measure_rung(codec, asked, geometry, followed, report)
         budget = geometry.payload_bits // 8
-        measured.rivals.update(
-            {rival: _rival(asked, rival, budget, False, report) for rival in rivals}
+        ladder[geometry] = replace(
+            measured,
+            rivals=_rivals(asked, rivals, budget, False, report),
+            rivals_in_containers=_rivals(
+                asked, rivals if with_containers else (), budget, True, report
+            ),
         )
-        if with_containers:
-            measured.rivals_in_containers.update(
-                {rival: _rival(asked, rival, budget, True, report) for rival in rivals}
-            )
-        ladder[geometry] = measured
     return CodecReport(
         codec.geometry.codec_id,
         judge.name,
@@ -310,6 +309,12 @@ def _measure_rung(
     return RungReport(
         asked.quality(geometry.bits_per_pixel, received), use.share, encode_ms, decode_ms, {}, {}
     )
+
+
+def _rivals(
+    asked: _Asked, names: Sequence[str], budget: int, container: bool, progress: Progress
+) -> dict[str, Quality | None]:
+    return {name: _rival(asked, name, budget, container, progress) for name in names}
 
 
 def _rival(

@@ -20,7 +20,7 @@ from PIL import Image
 from benchmarks.bootstrap import PhotoMean
 from benchmarks.machine import machine
 from benchmarks.named_objects import PERSON, NamedRegion, apart, askable
-from benchmarks.photos import PhotosError
+from benchmarks.photos import DEFAULT_QUERY, PhotosError
 from blocks.modem import waveform as wf
 from semantic.codec import Codec
 from semantic.index_frame import FrameGeometry
@@ -29,8 +29,6 @@ from semantic.pictures import load_picture
 
 # Cells per side on which boxes are compared with each other.
 _GRID = 20
-# The query-free picture is encoded without looking at the question, so any will do.
-_ANY_QUESTION = "What is in the picture?"
 
 Progress = Callable[[int, int], None]
 Pixels = NDArray[np.float64]
@@ -199,7 +197,7 @@ def _send_all(
         source = load_picture(region.file, codec.image_size)
         received[number] = _send(codec, source, region.question, rate, focus)
         if region.photo not in free:
-            free[region.photo] = _send(codec, source, _ANY_QUESTION, rate, 0.0)
+            free[region.photo] = _send(codec, source, DEFAULT_QUERY, rate, 0.0)
     return received, free
 
 

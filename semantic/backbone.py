@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from semantic.alignment import TextFeatures, TextForm
 from semantic.codec_config import ImageTowerConfig, OpenClipModel, PackagedTowers
+from semantic.folding import fold_batch_norms
 from semantic.torchvision_operators import declare_missing_operators
 
 MAX_QUERY_TOKENS = 77
@@ -62,6 +63,9 @@ class Backbone(nn.Module):
         super().__init__()
         self.trainable = trainable
         self.towers: Any = towers.eval().requires_grad_(trainable)
+        # Token ids and what the text tower made of them: a codec asks for the words and for the whole of
+        # a query, and people put one query to many photos.
+        self._last_heard: tuple[Tensor, Any] | None = None
         self.tokenize = tokenize
         self.feature_indices = sorted(set(feature_indices))
         self.image_size = image_size
@@ -102,7 +106,7 @@ class Backbone(nn.Module):
         """One unit-length vector per query, float32 ``[B, text_width]``."""
         ids = self._token_ids(queries)
         with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
-            return torch.nn.functional.normalize(self.towers.encode_text(ids).float(), dim=-1)
+            return torch.nn.functional.normalize(self._pooled(ids).float(), dim=-1)
 
     def text_tokens(self, queries: list[str]) -> TextFeatures:
         """One unit-length vector per word piece (with start and end marks), in the pooled one's space.
@@ -138,13 +142,38 @@ class Backbone(nn.Module):
         text = self.towers.text
         return int(text.config.pad_token_id if self._is_hugging_face() else text.pad_id)
 
+    def _pooled(self, ids: Tensor) -> Tensor:
+        """Float ``[B, text_width]`` of token ids ``[B, L]``, as open_clip's ``encode_text`` has it."""
+        if not self._is_hugging_face():
+            encoded: Tensor = self.towers.encode_text(ids)
+            return encoded
+        text = self.towers.text
+        pooled: Tensor = text.proj(text.pooler(self._heard(ids), self._known(ids)))
+        return pooled
+
+    def _known(self, ids: Tensor) -> Tensor:
+        """Where token ids are no padding: int64 ``[B, L]``."""
+        return (ids != self._pad_id()).long()
+
+    def _heard(self, ids: Tensor) -> Any:
+        """What a Hugging Face tower's transformer makes of token ids, once for the same ones in a row."""
+        transformer = self.towers.text.transformer
+        if self.trainable:
+            return transformer(input_ids=ids, attention_mask=self._known(ids))
+        last = self._last_heard
+        if last is None or last[0].device != ids.device or not torch.equal(last[0], ids):
+            # No inference tensors: training may ask for the same query later.
+            with torch.inference_mode(False), torch.no_grad():
+                ids = ids.clone()
+                last = (ids, transformer(input_ids=ids, attention_mask=self._known(ids)))
+            self._last_heard = last
+        return last[1]
+
     def _last_layer(self, ids: Tensor) -> Tensor:
         """Float ``[B, L, text_width]`` of token ids ``[B, L]``."""
         text = self.towers.text
         if self._is_hugging_face():
-            mask = (ids != self._pad_id()).long()
-            found = text.transformer(input_ids=ids, attention_mask=mask).last_hidden_state
-            projected: Tensor = text.proj(found)
+            projected: Tensor = text.proj(self._heard(ids).last_hidden_state)
             return projected
         hidden: Tensor = text.forward_intermediates(
             ids, indices=1, normalize_intermediates=True, intermediates_only=True, output_fmt="NLC"
@@ -229,6 +258,7 @@ def _load_packaged(
     trunk = towers.visual.trunk
     if not config.trainable:
         _load_in_order(trunk, image_file)
+        fold_batch_norms(trunk.eval())
     return Backbone(
         towers,
         tokenize,

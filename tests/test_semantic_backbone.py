@@ -106,6 +106,27 @@ def test_what_a_modulation_does_not_need_is_not_computed() -> None:
     assert backbone.query_features(["a cat"], "none").vectors.shape == (1, 0, 0)
 
 
+def test_a_query_in_a_row_is_heard_once(packaged: Backbone) -> None:
+    heard = []
+    hook = packaged.towers.text.transformer.register_forward_hook(lambda *_: heard.append(1))
+    with torch.inference_mode():
+        words = packaged.text_tokens(["Is there a zebra?"]).vectors
+        whole = packaged.text_features(["Is there a zebra?"])
+        assert len(heard) == 1
+        other = packaged.text_features(["Is there a horse?"])
+        assert len(heard) == 2
+        torch.testing.assert_close(packaged.text_features(["Is there a zebra?"]), whole)
+    hook.remove()
+    assert not torch.allclose(whole, other)
+    # What was heard while nothing was learnt may be learnt from: no tensor of inference mode is kept.
+    learning = torch.nn.Linear(384, 1)
+    with torch.inference_mode():
+        packaged.text_tokens(["Is there a zebra?"])
+    learning(packaged.text_tokens(["Is there a zebra?"]).vectors).sum().backward()
+    assert learning.weight.grad is not None
+    assert words.shape[-1] == 384
+
+
 def test_towers_stay_frozen(packaged: Backbone) -> None:
     packaged.train()
     assert not any(module.training for module in packaged.modules())
@@ -114,10 +135,10 @@ def test_towers_stay_frozen(packaged: Backbone) -> None:
 
 
 def test_frozen_towers_survive_training_steps_bit_by_bit(packaged: Backbone) -> None:
-    """Weights and the running statistics of the image tower's batch normalisation alike."""
     torch.manual_seed(0)
     model = CodecModel(read_recipe(Path("embedded")).codec, packaged)
-    assert any(isinstance(m, torch.nn.BatchNorm2d) for m in packaged.modules())
+    # Folded away: their running statistics are what could move without any gradient.
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in packaged.modules())
     before = {name: value.clone() for name, value in packaged.state_dict().items()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _ in range(2):
@@ -128,7 +149,7 @@ def test_frozen_towers_survive_training_steps_bit_by_bit(packaged: Backbone) -> 
         (result.pictures.square().mean() + result.quantization_loss).backward()
         optimizer.step()
     after = packaged.state_dict()
-    assert len(before) > 300
+    assert len(before) > 150
     for name, value in before.items():
         assert torch.equal(after[name], value), name
     assert all(p.grad is None and not p.requires_grad for p in packaged.parameters())

@@ -1,0 +1,52 @@
+"""Batch normalisation folded into the convolutions before it: the same frozen network with less to compute.
+
+Frozen, ``y = w * x`` followed by ``(y - mean) / sqrt(var + eps) * gain + bias`` is one convolution with
+other weights. What follows is equal up to rounding.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def fold_batch_norms(network: nn.Module) -> int:
+    """Fold every batch normalisation that directly follows a convolution, in place.
+
+    Weights are also laid out with channels last, in which depthwise convolutions on a CPU are about twice
+    as fast; activations follow their layout.
+
+    Args:
+        network: in evaluation mode, as it stays; of timm's make, where a convolution and its normalisation
+            are neighbours in one module, in the order in which they are called.
+
+    Returns:
+        The number of normalisations folded.
+    """
+    folded = 0
+    for parent in list(network.modules()):
+        for (_, convolution), (name, norm) in pairwise(list(parent.named_children())):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                _fold(convolution, norm)
+                # timm's normalisation is followed by an activation inside the same module.
+                setattr(parent, name, getattr(norm, "act", nn.Identity()))
+                folded += 1
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return folded
+
+
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    shift = norm.bias - norm.running_mean * scale
+    if convolution.bias is not None:
+        shift = shift + convolution.bias * scale
+    trainable = convolution.weight.requires_grad
+    convolution.weight.mul_(scale[:, None, None, None])
+    convolution.bias = nn.Parameter(shift.clone(), requires_grad=trainable)

@@ -353,14 +353,22 @@ class IntentConfig(_Strict):
             judge that scores received pictures ("recognition") must not teach.
         path: folder of the Llava model.
         share: of every batch that the judge looks at; it is the slowest part of a step on a CPU.
+        side: pixels to which "tower" scales pictures, rounded up to 32; None means the codec's own size.
+        answer_weight: of the divergence between what "tower" answers to source and reconstruction.
+        sparse_gain: both terms count ``1 + sparse_gain exp(-r / 0.1)`` for a picture of which the share r
+            of the indices is received, and every second step looks at those with the least: low rates
+            leave a picture's meaning to the decoder.
     """
 
-    added: ClassVar[frozenset[str]] = frozenset({"share"})
+    added: ClassVar[frozenset[str]] = frozenset({"share", "side", "answer_weight", "sparse_gain"})
 
     weight: float = Field(ge=0)
     judge: str = "tower"
     path: Path | None = None
     share: float = Field(1.0, gt=0, le=1)
+    side: int | None = Field(None, ge=32)
+    answer_weight: float = Field(0.0, ge=0)
+    sparse_gain: float = Field(0.0, ge=0)
 
     @model_validator(mode="after")
     def _judge_may_teach(self) -> IntentConfig:
@@ -371,6 +379,8 @@ class IntentConfig(_Strict):
             )
         if (self.judge == "llava") != (self.path is not None):
             raise ValueError("path: the folder of a Llava model, for judge llava and no other")
+        if self.judge == "llava" and (self.answer_weight or self.side is not None):
+            raise ValueError("answer_weight, side: for judge tower and no other")
         return self
 
 

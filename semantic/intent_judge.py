@@ -11,6 +11,7 @@ received pictures (:func:`semantic.judge.refuse_same_judge`); hence :attr:`Inten
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +28,8 @@ MAP_INDICES = (2, 3, 4)
 SIDE_STEP = 32
 # Softmax temperature over class names given the query (cosine of sentence vectors).
 NAME_TEMPERATURE = 0.02
+# The same where it answers: the picture decides and the question leans.
+ANSWER_TEMPERATURE = 0.1
 # Steepness of the step from irrelevant to relevant, per standard deviation of the activation map.
 RELEVANCE_SLOPE = 2.0
 _NAMES_AT_ONCE = 50
@@ -51,25 +54,88 @@ class IntentJudge(Protocol):
         """
 
 
-def intent_loss(
+@dataclass(frozen=True)
+class Look:
+    """What a judge makes of pictures, given questions.
+
+    Args:
+        hidden_states: float ``[B, N, W]``.
+        log_answers: log-probability of each of its C answers, float ``[B, C]``.
+    """
+
+    hidden_states: Tensor
+    log_answers: Tensor
+
+
+class AnsweringJudge(IntentJudge, Protocol):
+    """A judge that also says how likely it holds each of its answers."""
+
+    def look(self, pictures: Tensor, queries: Sequence[str]) -> Look:
+        """Hidden states and answers in one pass, arguments as of :meth:`hidden_states`."""
+
+
+@dataclass(frozen=True)
+class IntentDistances:
+    """How far reconstructions are from their sources in the eyes of a judge.
+
+    Args:
+        hidden: eq. (11) picture by picture: mean over tokens of 1 - cosine, float ``[B]``, 0..2.
+        answers: Kullback-Leibler divergence of the answers to the reconstruction from those to the source,
+            in nats, float ``[B]``; None where nobody asked for it.
+    """
+
+    hidden: Tensor
+    answers: Tensor | None = None
+
+
+def intent_distances(
     judge: IntentJudge, pictures: Tensor, reconstructed: Tensor, queries: Sequence[str]
-) -> Tensor:
-    """User-intent relevance loss, eq. (11): mean over tokens and batch of 1 - cosine.
+) -> IntentDistances:
+    """Eq. (11), picture by picture.
 
     Args:
         judge: whose hidden states are compared.
         pictures: sources, float ``[B, 3, h, w]``, 0..1.
         reconstructed: float ``[B, 3, h, w]``, not clipped; gradients reach it.
         queries: B questions.
+    """
+    with torch.no_grad():
+        wanted = judge.hidden_states(pictures, queries)
+    found = judge.hidden_states(_shown(reconstructed), queries)
+    return IntentDistances(_apart(found, wanted))
+
+
+def answer_distances(
+    judge: AnsweringJudge, pictures: Tensor, reconstructed: Tensor, queries: Sequence[str]
+) -> IntentDistances:
+    """Eq. (11) and the divergence of the answers, picture by picture; see :func:`intent_distances`."""
+    with torch.no_grad():
+        wanted = judge.look(pictures, queries)
+    found = judge.look(_shown(reconstructed), queries)
+    divergence = functional.kl_div(
+        found.log_answers.float(), wanted.log_answers.float(), reduction="none", log_target=True
+    )
+    return IntentDistances(_apart(found.hidden_states, wanted.hidden_states), divergence.sum(-1))
+
+
+def _shown(reconstructed: Tensor) -> Tensor:
+    # The receiver shows what is left after clipping, and so does the judge see it.
+    return reconstructed.float().clamp(0, 1)
+
+
+def _apart(found: Tensor, wanted: Tensor) -> Tensor:
+    return (1 - functional.cosine_similarity(found.float(), wanted.float(), dim=-1)).mean(-1)
+
+
+def intent_loss(
+    judge: IntentJudge, pictures: Tensor, reconstructed: Tensor, queries: Sequence[str]
+) -> Tensor:
+    """User-intent relevance loss, eq. (11): :func:`intent_distances`, mean over the batch.
 
     Returns:
         Scalar, 0 for identical pictures, 2 at most.
     """
-    with torch.no_grad():
-        wanted = judge.hidden_states(pictures, queries)
-    # The receiver shows what is left after clipping, and so does the judge see it.
-    found = judge.hidden_states(reconstructed.float().clamp(0, 1), queries)
-    return (1 - functional.cosine_similarity(found.float(), wanted.float(), dim=-1)).mean()
+    return intent_distances(judge, pictures, reconstructed, queries).hidden.mean()
 
 
 class TowerIntentJudge(nn.Module):
@@ -84,7 +150,7 @@ class TowerIntentJudge(nn.Module):
     class activation maps of the image tower (Zhou et al., CVPR 2016), standardised over the picture.
 
     Args:
-        image_size: side of the pictures in pixels.
+        image_size: side in pixels to which pictures are scaled, rounded up to :data:`SIDE_STEP`.
         towers: None means the embedded pair.
 
     Raises:
@@ -109,6 +175,7 @@ class TowerIntentJudge(nn.Module):
 
         self.register_buffer("name_vectors", self._embed(list(IMAGENET_CLASSNAMES)))
         self._class_weights: dict[str, Tensor] = {}
+        self._log_asked: dict[str, Tensor] = {}
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> TowerIntentJudge:
@@ -127,17 +194,32 @@ class TowerIntentJudge(nn.Module):
 
     def hidden_states(self, pictures: Tensor, queries: Sequence[str]) -> Tensor:
         """See :meth:`IntentJudge.hidden_states`: ``[B, (side/16)^2, 593]``."""
-        maps, last = self._look(pictures)
+        return self._states(*self._maps(pictures), queries)
+
+    def look(self, pictures: Tensor, queries: Sequence[str]) -> Look:
+        """See :meth:`AnsweringJudge.look`.
+
+        Its answers are the 1000 ImageNet classes, p(class | picture) times softmax(similarity(class name,
+        query) / :data:`ANSWER_TEMPERATURE`): the embedded judge's formula with another classifier.
+        """
+        maps, last = self._maps(pictures)
+        logits = functional.linear(last.mean((2, 3)), self.classifier, self.classifier_bias)
+        asked = torch.stack([self._asked(query) for query in queries])
+        answers = (logits.log_softmax(-1) + asked).log_softmax(-1)
+        return Look(self._states(maps, last, queries), answers)
+
+    def _states(self, maps: list[Tensor], last: Tensor, queries: Sequence[str]) -> Tensor:
+        """Hidden states from what :meth:`_maps` gives."""
         relevance = self._relevance(last, queries, maps[1].shape[-1])
         features = _hypercolumns(maps)
         return torch.cat([relevance * features, 1 - relevance], dim=1).flatten(2).transpose(1, 2)
 
     def relevance(self, pictures: Tensor, queries: Sequence[str]) -> Tensor:
         """Where the query concerns a picture: float ``[B, side/16, side/16]``, 0..1."""
-        maps, last = self._look(pictures)
+        maps, last = self._maps(pictures)
         return self._relevance(last, queries, maps[1].shape[-1])[:, 0]
 
-    def _look(self, pictures: Tensor) -> tuple[list[Tensor], Tensor]:
+    def _maps(self, pictures: Tensor) -> tuple[list[Tensor], Tensor]:
         """Maps at strides 8, 16, 32, and the one the classifier stands on ``[B, 1280, h, h]``."""
         size = (self.side, self.side)
         if pictures.shape[-2:] != size:
@@ -165,13 +247,22 @@ class TowerIntentJudge(nn.Module):
         )
         return larger.sigmoid()
 
-    @torch.no_grad()
     def _weights_of(self, query: str) -> Tensor:
         """How much each ImageNet class has to do with a query: float32 ``[1000]``, sum 1."""
         if query not in self._class_weights:
-            similarity = self._backbone.text_features([query])[0] @ self.name_vectors.T
-            self._class_weights[query] = (similarity / NAME_TEMPERATURE).softmax(-1)
+            self._class_weights[query] = (self._likeness(query) / NAME_TEMPERATURE).softmax(-1)
         return self._class_weights[query]
+
+    def _asked(self, query: str) -> Tensor:
+        """How much a query leans towards each ImageNet class: log-probabilities, float32 ``[1000]``."""
+        if query not in self._log_asked:
+            self._log_asked[query] = (self._likeness(query) / ANSWER_TEMPERATURE).log_softmax(-1)
+        return self._log_asked[query]
+
+    @torch.no_grad()
+    def _likeness(self, query: str) -> Tensor:
+        """Cosine between a query and the name of each ImageNet class: float32 ``[1000]``."""
+        return self._backbone.text_features([query])[0] @ self.name_vectors.T
 
 
 def whole_side(image_size: int) -> int:
@@ -217,7 +308,7 @@ def load_intent_judge(
         JudgeError: a Llava folder that is no checkpoint, or one that does not know a cat.
     """
     if config.judge == "tower":
-        return TowerIntentJudge(image_size).to(device)
+        return TowerIntentJudge(config.side or image_size).to(device)
     assert config.path is not None  # the configuration insists
     from semantic.judges.llava import LlavaJudge
 

@@ -45,6 +45,12 @@ class IndexDamage:
     erased: list[Tensor]
     replaced: list[Tensor]
 
+    @property
+    def received(self) -> Tensor:
+        """Share of each picture's indices that is received, float ``[B]``, 0..1."""
+        arrived = torch.stack([(~mask).flatten(1).sum(1) for mask in self.erased]).sum(0)
+        return arrived / sum(mask[0].numel() for mask in self.erased)
+
     def to(self, device: torch.device) -> IndexDamage:
         """The same on another device."""
         return IndexDamage(

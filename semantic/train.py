@@ -24,11 +24,11 @@ from torch import Tensor
 from semantic.checkpoint import write_checkpoint
 from semantic.codec_config import Recipe, TrainingConfig
 from semantic.dataset import PhotoSet
-from semantic.intent_judge import intent_loss
 from semantic.losses import add_adversarial, loss_terms
-from semantic.model import Reconstruction
+from semantic.model import IndexDamage, Reconstruction
 from semantic.processes import MAX_SKIPPED_STEPS
 from semantic.training_batch import Batch, batch_features, batch_pictures, draw_batch, draw_channel
+from semantic.training_intent import judge_batch
 from semantic.training_log import Report, TrainingLog
 from semantic.training_start import begin, initialise_codebooks
 from semantic.training_state import STATE_FILE, NotFiniteError, Run, restore, save, start_run
@@ -175,8 +175,9 @@ def _step(run: Run, progress: float) -> dict[str, float]:
     rate = learning_rate(config, run.step, progress)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
-    result = _forward(run, batch, random)
-    intent = _intent_term(run, pictures, result.pictures, batch.queries)
+    damage = None if run.step < run.continuous_steps else draw_channel(run, random)
+    result = _forward(run, batch, damage)
+    intent = judge_batch(run, pictures, result.pictures, batch.queries, damage)
     terms = loss_terms(pictures, result.pictures, result.quantization_loss, config, intent)
     adversary = run.adversary if _in_phase_two(run, progress) else None
     if adversary is not None:
@@ -212,37 +213,20 @@ def _descend(run: Run, terms: dict[str, Tensor]) -> dict[str, float]:
     return {**record, "gradient": norm}
 
 
-def _intent_term(
-    run: Run, pictures: Tensor, reconstructed: Tensor, queries: list[str]
-) -> Tensor | None:
-    """Eq. (11) over the share of the batch that the recipe says; photos of a batch come in random order."""
-    config = run.training.intent
-    if run.judge is None or config is None:
-        return None
-    seen = math.ceil(config.share * run.training.batch_size)
-    own = len(range(run.processes.index, seen, run.processes.count))
-    if own == 0:
-        return pictures.new_zeros(())
-    loss = intent_loss(run.judge, pictures[:own], reconstructed[:own], queries[:own])
-    # So that the mean over the processes is the mean over what all of them have seen.
-    return loss * (own * run.processes.count / seen)
-
-
 def _in_phase_two(run: Run, progress: float) -> bool:
     """Phase II needs a quantiser to be there, and its turn to have come."""
     config = run.training.adversarial
     return config is not None and progress >= config.begins and run.step >= run.continuous_steps
 
 
-def _forward(run: Run, batch: Batch, random: np.random.Generator) -> Reconstruction:
+def _forward(run: Run, batch: Batch, damage: IndexDamage | None) -> Reconstruction:
     """The model's training pass on this process's share of a batch."""
     maps, text = batch_features(run, batch)
-    continuous = run.step < run.continuous_steps
     result: Reconstruction = run.trained(
         maps,
         text,
-        damage=None if continuous else draw_channel(run, random),
-        continuous_noise=run.training.continuous_noise if continuous else None,
+        damage=damage,
+        continuous_noise=run.training.continuous_noise if damage is None else None,
         processes=run.processes,
     )
     return result

@@ -87,6 +87,11 @@ def _change(tmp_path: Path, key: str, value: object) -> Path:
         ("codec.backbone.trainable", True, "feature_cache"),
         ("training.intent", {"weight": 1, "judge": "recognition"}, "must not teach"),
         ("training.intent", {"weight": 1, "judge": "llava"}, "folder of a Llava"),
+        (
+            "training.intent",
+            {"weight": 1, "judge": "llava", "path": "x", "answer_weight": 1},
+            "answer_weight, side: for judge tower",
+        ),
         ("training.adversarial", {"weight": 1, "form": "cubic"}, "adversarial.form"),
         ("training.batch_size", 0, "batch_size"),
         ("training.learning_rate", "fast", "learning_rate"),

@@ -15,7 +15,13 @@ from semantic.backbone import WeightsError
 from semantic.codec import picture_to_tensor
 from semantic.codec_config import CodecConfig, IntentConfig, PackagedTowers, read_recipe
 from semantic.demo_photos import load_photo
-from semantic.intent_judge import TowerIntentJudge, intent_loss, whole_side
+from semantic.intent_judge import (
+    TowerIntentJudge,
+    answer_distances,
+    intent_distances,
+    intent_loss,
+    whole_side,
+)
 from semantic.judges.recognition import read_recognition_config
 from semantic.model import CodecModel
 
@@ -103,6 +109,42 @@ def test_hidden_states_are_relevant_features_and_what_is_left(judge: TowerIntent
     relevance = judge.relevance(picture, ["Is there a cat?"]).flatten(1)
     torch.testing.assert_close(states[..., -1], 1 - relevance)
     torch.testing.assert_close(states[..., :-1].norm(dim=-1), relevance)
+
+
+def test_answers_are_class_and_question(judge: TowerIntentJudge) -> None:
+    """log p(class | picture) + log softmax(cosine / 0.1), normalised."""
+    from open_clip import IMAGENET_CLASSNAMES
+
+    picture = _beside("chelsea", "coffee").expand(2, -1, -1, -1)
+    questions = ["Is there a cat?", "Is there a cup of coffee?"]
+    answers = judge.look(picture, questions).log_answers
+    torch.testing.assert_close(answers.exp().sum(-1), torch.ones(2))
+    assert "cat" in IMAGENET_CLASSNAMES[int(answers[0].argmax())]
+    mug = IMAGENET_CLASSNAMES.index("coffee mug")
+    assert float(answers[1, mug]) > float(answers[0, mug]) + 1
+    # Without a question in the sum there is one distribution of classes for both.
+    asked = torch.stack([judge._asked(question) for question in questions])
+    unasked = (answers - asked).log_softmax(-1)
+    torch.testing.assert_close(unasked[0], unasked[1], atol=1e-3, rtol=1e-3)
+
+
+def test_distance_of_answers_is_the_divergence(judge: TowerIntentJudge) -> None:
+    source = _beside("chelsea", "coffee")
+    damaged = _blurred(source, slice(0, 80))
+    found = answer_distances(judge, source, damaged, ["Is there a cat?"])
+    p, q = (
+        judge.look(picture, ["Is there a cat?"]).log_answers[0].double().numpy()
+        for picture in (source, damaged)
+    )
+    assert found.answers is not None
+    assert float(found.answers) == pytest.approx(float((np.exp(p) * (p - q)).sum()), rel=1e-3)
+    assert float(found.answers) > 0.01
+    alone = intent_distances(judge, source, damaged, ["Is there a cat?"])
+    torch.testing.assert_close(found.hidden, alone.hidden)
+    assert alone.answers is None
+    same = answer_distances(judge, source, source, ["Is there a cat?"])
+    assert same.answers is not None
+    assert float(same.answers) == pytest.approx(0, abs=1e-5)
 
 
 def test_questions_of_a_batch_do_not_mix(judge: TowerIntentJudge) -> None:

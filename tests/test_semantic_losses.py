@@ -18,7 +18,8 @@ from semantic.discriminator import (
     discriminator_loss,
     generator_loss,
 )
-from semantic.losses import add_adversarial, loss_terms
+from semantic.intent_judge import IntentDistances
+from semantic.losses import add_adversarial, intent_terms, loss_terms
 
 
 def _config(**changes: object) -> TrainingConfig:
@@ -32,9 +33,12 @@ def _adversary(**changes: object) -> Adversary:
 
 def test_phase_one_is_the_weighted_sum() -> None:
     config = _config(intent=IntentConfig(weight=3.0))
+    assert config.intent is not None
     pictures, found = torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5)
-    terms = loss_terms(pictures, found, torch.tensor(2.0), config, torch.tensor(0.7))
+    intent = intent_terms(IntentDistances(torch.tensor([0.7])), torch.ones(1), config.intent)
+    terms = loss_terms(pictures, found, torch.tensor(2.0), config, intent)
     assert float(terms["intent"]) == pytest.approx(0.7)
+    assert "answer" not in terms
     expected = (
         config.l1_weight * 0.5
         + config.mse_weight * 0.25
@@ -42,6 +46,18 @@ def test_phase_one_is_the_weighted_sum() -> None:
         + 3.0 * 0.7
     )
     assert float(terms["total"]) == pytest.approx(expected)
+
+
+def test_intent_counts_more_where_little_is_received() -> None:
+    config = IntentConfig(weight=2.0, answer_weight=0.5, sparse_gain=4.0)
+    distances = IntentDistances(torch.tensor([0.3, 0.1]), torch.tensor([3.0, 1.0]))
+    found = intent_terms(distances, torch.tensor([0.05, 1.0]), config)
+    # The terms are reported as they are, so that runs with other weights compare.
+    assert float(found.terms["intent"]) == pytest.approx(0.2)
+    assert float(found.terms["answer"]) == pytest.approx(2.0)
+    gains = 1 + 4 * np.exp([-0.5, -10.0])
+    expected = np.mean(gains * [2 * 0.3 + 0.5 * 3.0, 2 * 0.1 + 0.5 * 1.0])
+    assert float(found.weighted) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_logarithm_of_the_error_counts_by_picture() -> None:

@@ -14,8 +14,8 @@ from semantic.decoder import PictureDecoder, decoder_sides
 from semantic.discriminator import Adversary
 from semantic.index_channel import draw_damage
 from semantic.index_frame import FrameGeometry, IndexFrame
-from semantic.intent_judge import intent_loss, load_intent_judge
-from semantic.losses import add_adversarial, loss_terms
+from semantic.intent_judge import intent_distances, load_intent_judge
+from semantic.losses import add_adversarial, intent_terms, loss_terms
 from semantic.model import CodecModel, IndexDamage
 
 
@@ -202,8 +202,10 @@ def test_the_papers_codec_takes_a_step_with_all_its_terms() -> None:
     result = model(model.backbone.image_features(pictures), model.query_features(queries))
     assert [tuple(layer.shape) for layer in result.indices] == [(2, 196, 16)] * 4
     assert result.pictures.shape == pictures.shape
-    intent = intent_loss(judge, pictures, result.pictures, queries)
+    distances = intent_distances(judge, pictures, result.pictures, queries)
     config = recipe.training
+    assert config.intent is not None
+    intent = intent_terms(distances, torch.ones(2), config.intent)
     terms = loss_terms(pictures, result.pictures, result.quantization_loss, config, intent)
     terms = add_adversarial(terms, result.pictures, model.last_layer, adversary, config)
     assert {"l1", "quantization", "intent", "adversarial"} <= terms.keys()

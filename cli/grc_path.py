@@ -26,8 +26,16 @@ def grc_path(
         bool,
         typer.Option("--install", help="Link the blocks into Companion's own folder, for good."),
     ] = False,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Print what the blocks are, as Markdown, instead.")
+    ] = False,
 ) -> None:
     """Print the folder of the GNU Radio Companion blocks, for GRC_BLOCKS_PATH."""
+    if reference:
+        from cli.grc_reference import reference_markdown
+
+        print_text(reference_markdown(BLOCK_FOLDER))
+        return
     if install:
         folder = link_blocks(_companion_folder() / _LINK_FOLDER_NAME)
         make_console().print(f"blocks linked in {folder}; remove it to undo this", markup=False)

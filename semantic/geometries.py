@@ -63,12 +63,3 @@ def shipped_geometries() -> tuple[FrameGeometry, ...]:
                 )
             found[key] = geometry
     return tuple(found.values())
-
-
-def geometries_of(file: str) -> tuple[FrameGeometry, ...]:
-    """Every rate of the codec that a geometry file describes, of all shipped codecs where ``file`` is empty.
-
-    Raises:
-        IndexFrameError: naming the file, when it is missing or malformed.
-    """
-    return read_geometries(Path(file)) if file else shipped_geometries()

@@ -51,7 +51,7 @@ from tests.link_parts import ANY_PORT, random_frame, same_indices
 BLOCK_FILES = sorted(BLOCK_FOLDER.glob("*.block.yml"))
 FLOWGRAPHS = sorted((REPOSITORY / "flowgraphs/grc").glob("*.grc"))
 # Starting Python, Qt, GNU Radio and (with an empty cache) Numba takes its time on a loaded machine.
-_PATIENCE_S = 300
+_PATIENCE_S = 600
 # GNU Radio's own descriptions that the tests of single blocks need: the options, the kinds of connection.
 _STOCK_FILES = ("options.block.yml", "stream.domain.yml", "message.domain.yml")
 
@@ -441,6 +441,8 @@ class Running:
             name: f"ipc://{folder}/{name}" for name in ("frames-in", "pictures-out", "watch-out")
         }
         options = [part for name, at in addresses.items() for part in (f"--{name}", at)]
+        # On a machine that stands still for seconds, a burst that is late is not lost.
+        options += ["--frame-timeout", str(_PATIENCE_S)]
         self.log = folder / "log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(

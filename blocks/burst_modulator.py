@@ -50,6 +50,10 @@ class BurstModulator(gr.sync_block):
         amplitude: root-mean-square of the samples within a burst.
         gap_symbols: silence after each burst.
         max_burst_symbols: limit on the symbols of a burst.
+        idle_silence: while there is nothing to send, emit silence without end instead of no samples: for
+            a receiver that listens to this stream directly and must see what comes after a burst. The
+            stream then needs something that slows it down (a throttle), and no sink may be keyed by
+            the length tag.
 
     A frame that the waveform cannot express (or whose code blocks do not go into the burst limit) is
     refused and counted.
@@ -65,6 +69,7 @@ class BurstModulator(gr.sync_block):
         amplitude: float = 0.25,
         gap_symbols: int = 64,
         max_burst_symbols: int = wf.MAX_BURST_SYMBOLS,
+        idle_silence: bool = False,
     ) -> None:
         gr.sync_block.__init__(self, name="BurstModulator", in_sig=None, out_sig=[np.complex64])
         self._mcs = wf.check_mcs(mcs)
@@ -72,6 +77,7 @@ class BurstModulator(gr.sync_block):
         self._amplitude = np.float32(amplitude)
         self._gap = np.zeros(gap_symbols * samples_per_symbol, np.complex64)
         self._max_burst_symbols = max_burst_symbols
+        self._idle_silence = idle_silence
         self.message_port_register_in(PORT_FRAMES)
         self.message_port_register_out(PORT_SENT)
         self.set_msg_handler(PORT_FRAMES, self._on_frame)
@@ -88,6 +94,18 @@ class BurstModulator(gr.sync_block):
         self._tail: deque[tuple[NDArray[np.complex64], str | None]] = deque()
         self._frame_open = False
         self._finish = threading.Event()
+
+    def set_mcs(self, mcs: int) -> None:
+        """Use another code rate for the frames that arrive from now on.
+
+        Raises:
+            WaveformError: an mcs that the waveform cannot express; the old one stays.
+        """
+        self._mcs = wf.check_mcs(mcs)
+
+    def get_bursts_sent(self) -> int:
+        """Bursts sent so far: :attr:`bursts_sent` for a Function Probe, which can only call."""
+        return self.bursts_sent
 
     def finish(self) -> None:
         """After the frames at hand: emit a tail of silence with an end mark, then nothing more."""
@@ -123,6 +141,9 @@ class BurstModulator(gr.sync_block):
             out[done : done + count] = self._samples[:count]
             self._samples = self._samples[count:]
             done += count
+        if self._idle_silence:
+            out[done:] = 0
+            return int(out.size)
         if done == 0:
             time.sleep(_IDLE_SLEEP_S)
         return done

@@ -8,8 +8,10 @@ samples (counted, and told apart from bad reception), a simulation or a file mak
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 from queue import Queue
 from typing import Literal
 
@@ -101,6 +103,27 @@ class BurstReceiver(gr.sync_block):
     def failure(self) -> BaseException | None:
         """What ended a worker, if it did not end in order."""
         return self._failure
+
+    def packet_error_rate(self, latest: int = 100) -> float:
+        """Share of the latest bursts heard that were not decoded whole; NaN before the first.
+
+        For a live display, that should follow a change of the channel. Bursts that were never heard are
+        not among them, see :meth:`bursts_heard`.
+        """
+        fates = [record.fate for record in self._latest_records(latest)]
+        return 1 - fates.count(Fate.DECODED) / len(fates) if fates else math.nan
+
+    def snr_db(self) -> float:
+        """Es/N0 in dB as measured on the latest burst heard; NaN before the first."""
+        return next((record.snr_db for record in self._latest_records(1)), math.nan)
+
+    def bursts_heard(self) -> int:
+        """Bursts heard so far, whatever became of them."""
+        return self.statistics.detected
+
+    def _latest_records(self, count: int) -> list[BurstRecord]:
+        # A copy of a deque is made in one piece, as against iterating over one that another thread fills.
+        return list(islice(reversed(self.records.copy()), count))
 
     def start(self) -> bool:
         """Called by the scheduler: start the workers."""

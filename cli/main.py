@@ -20,6 +20,7 @@ from cli import (
     doctor,
     encode,
     exchange,
+    grc_path,
     loopback,
     radio,
     rungs,
@@ -39,7 +40,7 @@ app = typer.Typer(
 # In the order of the help.
 _COMMANDS = (
     *(demo, loopback, encode, decode, radio, exchange),
-    *(train, rungs, benchmark, doctor, config),
+    *(train, rungs, benchmark, doctor, config, grc_path),
 )
 for _module in _COMMANDS:
     _module.register(app)

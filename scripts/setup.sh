@@ -10,7 +10,8 @@
 set -eu
 
 cd "$(dirname "$0")/.."
-apt_packages="gnuradio uhd-host python3-venv"
+# The last is for the window of GNU Radio Companion, which Debian's gnuradio neither needs nor recommends.
+apt_packages="gnuradio uhd-host python3-venv gir1.2-gtk-3.0"
 python=${UOISC_PYTHON:-/usr/bin/python3}
 venv=.venv
 numpy_constraint=$venv/constraints-numpy.txt

@@ -115,6 +115,41 @@ def test_nothing_to_send_is_no_sample() -> None:
     bench.top.wait()
 
 
+def test_silence_while_idle_and_bursts_in_between() -> None:
+    """Behind the head of the flowgraph the stream never ends, the bursts in it are the same."""
+    bench = Bench(idle_silence=True)
+    bench.top.start(1000)
+    try:
+        wait_until(lambda: len(bench.sink.data()) > 5000, "silence")
+        post(bench.modulator, "frames", frame_to_pdu(random_frame(6)))
+        bench.sent.get()
+        end = len(bench.sink.data())
+        wait_until(lambda: len(bench.sink.data()) > end + 5000, "silence")
+    finally:
+        bench.top.stop()
+        bench.top.wait()
+    samples = np.array(bench.sink.data(), np.complex64)
+    ((name, place, size),) = bench.tags()
+    expected = 0.25 * bursts_of_frame(6)[0].samples(4)  # type: ignore[attr-defined]
+    assert (name, size) == (LENGTH_TAG, expected.size + 64 * 4)
+    assert place >= 5000
+    assert np.allclose(samples[place : place + expected.size], expected, atol=1e-6)
+    assert not samples[:place].any()
+    assert not samples[place + size :].any()
+    assert bench.modulator.get_bursts_sent() == 1
+
+
+def test_another_code_rate_while_running() -> None:
+    bench = Bench()
+    bench.modulator.set_mcs(1)
+    with pytest.raises(wf.WaveformError, match="mcs"):
+        bench.modulator.set_mcs(10)
+    bench.run([frame_to_pdu(random_frame(7))])
+    expected = bursts_of_frame(7, mcs=1)
+    assert bench.modulator.bursts_sent == len(expected)
+    assert bench.modulator.symbols_sent == sum(one.symbols.size for one in expected)  # type: ignore[attr-defined]
+
+
 def bad_pdu(frame_id: int, codec_tag: int, bits: list[int]) -> pmt.pmt_base:
     meta = pmt.make_dict()
     meta = pmt.dict_add(meta, pmt.intern("frame_id"), pmt.from_uint64(frame_id))

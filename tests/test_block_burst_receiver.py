@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Literal
 
@@ -93,6 +94,30 @@ def test_bursts_come_out_as_messages() -> None:
     assert statistics.samples_dropped == 0
     assert statistics.fates[Fate.DECODED] == len(bursts)
     assert bench.receiver.failure is None
+
+
+def test_what_a_live_display_asks_for() -> None:
+    """Two bursts that are decoded and, behind them, two whose code blocks are buried in noise."""
+    receiver = block_mode()
+    assert math.isnan(receiver.packet_error_rate())
+    assert math.isnan(receiver.snr_db())
+    assert receiver.bursts_heard() == 0
+    samples, bursts, begins = stream()
+    generator = np.random.default_rng(2)
+    for begin, burst in zip(begins[2:], bursts[2:], strict=True):
+        # The last third of the burst: behind preamble and header.
+        last = round(begin) + 2 * burst.symbols.size
+        part = samples[last - 2 * burst.symbols.size // 3 : last]
+        part += 3 * generator.standard_normal((part.size, 2)).view(np.complex128)[:, 0]
+    Bench(samples, receiver).run()
+    assert [record.fate for record in receiver.records] == [Fate.DECODED] * 2 + [
+        Fate.BLOCKS_FAILED
+    ] * 2
+    assert receiver.bursts_heard() == 4
+    assert receiver.packet_error_rate() == 0.5
+    assert receiver.packet_error_rate(latest=3) == pytest.approx(2 / 3)
+    assert receiver.packet_error_rate(latest=2) == 1.0
+    assert receiver.snr_db() == receiver.records[-1].snr_db
 
 
 def test_constellation_message() -> None:

@@ -12,7 +12,7 @@ from gnuradio import gr
 
 from blocks.modem.burst import build_bursts
 from blocks.modem.stream_receiver import Outcome, StreamReceiver
-from flowgraphs import radios
+from flowgraphs import radio_settings
 from flowgraphs.radios import RadioError, make_sink, make_source
 from flowgraphs.receiver import Receiver, warm_up
 from flowgraphs.transmitter import Transmitter
@@ -81,19 +81,19 @@ def test_radio_with_one_side(profile: str) -> None:
 
 
 def test_settings_that_came_out_different_are_refused() -> None:
-    radios._check_rate(4e6, 4e6 + 4)
+    radio_settings.check_rate(4e6, 4e6 + 4)
     with pytest.raises(RadioError, match=r"3200000\.0 samples per second of 3000000\.0"):
-        radios._check_rate(3e6, 3.2e6)
-    radios._check_frequency(2.45e9, 2.45e9 - 100)
+        radio_settings.check_rate(3e6, 3.2e6)
+    radio_settings.check_frequency(2.45e9, 2.45e9 - 100)
     for came_hz in (2.4e9, float("nan")):
         with pytest.raises(RadioError, match="tunes to"):
-            radios._check_frequency(2.45e9, came_hz)
-    radios._check_antenna("RX2", ("TX/RX", "RX2"))
+            radio_settings.check_frequency(2.45e9, came_hz)
+    radio_settings.check_antenna("RX2", ("TX/RX", "RX2"))
     with pytest.raises(RadioError, match="expected one of TX/RX, RX2"):
-        radios._check_antenna("RX3", ("TX/RX", "RX2"))
-    radios._check_gain(10, 0, 31.5)
+        radio_settings.check_antenna("RX3", ("TX/RX", "RX2"))
+    radio_settings.check_gain(10, 0, 31.5)
     with pytest.raises(RadioError, match=r"from 0 to 31\.5"):
-        radios._check_gain(40, 0, 31.5)
+        radio_settings.check_gain(40, 0, 31.5)
 
 
 def test_receiver_is_compiled_before_the_radio_starts() -> None:

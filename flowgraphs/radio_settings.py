@@ -8,9 +8,11 @@ that was rounded only costs quality and is logged.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 _LOG = logging.getLogger(__name__)
 
@@ -22,7 +24,10 @@ _GAIN_TOLERANCE_DB = 1.0
 # Rates and names that a message lists at most.
 _OFFERS = 8
 
-Ranges = Sequence[tuple[float, float]]
+# What a driver's C++ exceptions arrive as.
+DRIVER_ERRORS = (RuntimeError, ValueError, IndexError)
+
+_Answer = TypeVar("_Answer")
 
 
 class RadioError(RuntimeError):
@@ -36,7 +41,6 @@ class SettingsReadBack:
     ``bandwidth_hz``, ``clock_source`` and ``time_source`` are None where the radio does not say.
     """
 
-    side: str
     rate_hz: float
     frequency_hz: float
     gain_db: float
@@ -45,8 +49,8 @@ class SettingsReadBack:
     clock_source: str | None = None
     time_source: str | None = None
 
-    def report(self) -> None:
-        """Log it, in one line."""
+    def text(self) -> str:
+        """All of it, in one line."""
         parts = [
             f"{self.rate_hz / 1e6:.6g} Msps",
             f"{self.frequency_hz / 1e6:.6f} MHz",
@@ -59,26 +63,72 @@ class SettingsReadBack:
             parts.append(f"clock {self.clock_source}")
         if self.time_source:
             parts.append(f"time {self.time_source}")
-        _LOG.info("%s: %s", self.side, ", ".join(parts))
+        return ", ".join(parts)
 
 
-def check_rate(asked_hz: float, came_hz: float, ranges: Ranges = ()) -> None:
-    """Refuse a rate that came out different; ``ranges`` are (lowest, highest) rates in Hz on offer."""
+@contextlib.contextmanager
+def setting(what: str, offers: Callable[[], str] | None = None) -> Iterator[None]:
+    """Turn what a driver throws inside into a :class:`RadioError`.
+
+    Args:
+        what: the setting and its value, in words.
+        offers: what the radio has instead, asked only where it refuses.
+    """
+    try:
+        yield
+    except RadioError:
+        raise
+    except DRIVER_ERRORS as error:
+        # A driver that throws on one question may throw on the next.
+        offer = optional(offers) if offers is not None else None
+        raise RadioError(
+            f"the radio refuses {what}{_it_offers(offer or '')} (its driver says: {short(error)})"
+        ) from error
+
+
+def optional(ask: Callable[[], _Answer]) -> _Answer | None:
+    """A radio's answer to a question that not every driver knows; None from those."""
+    try:
+        return ask()
+    except DRIVER_ERRORS:
+        return None
+
+
+def check_rate(asked_hz: float, came_hz: float, offer: str = "") -> None:
+    """Refuse a rate that came out different; ``offer`` says what there is instead."""
     if not abs(came_hz - asked_hz) <= _RATE_TOLERANCE * asked_hz:
         raise RadioError(
             f"the radio makes {came_hz:.1f} samples per second of {asked_hz:.1f}: expected waveform."
-            "symbol_rate_hz x waveform.samples_per_symbol to be a rate it can make exactly"
-            + _offered(asked_hz, ranges)
+            f"symbol_rate_hz x waveform.samples_per_symbol to be a rate it can make exactly"
+            f"{_it_offers(offer)}"
         )
 
 
-def check_frequency(asked_hz: float, came_hz: float, ranges: Ranges = ()) -> None:
-    """Refuse a carrier that came out different; ``ranges`` as for rates."""
+def check_clock_rate(asked_hz: float, came_hz: float) -> None:
+    """Refuse a master clock that came out different."""
+    if not abs(came_hz - asked_hz) <= _RATE_TOLERANCE * asked_hz:
+        raise RadioError(
+            f"the radio's master clock runs at {came_hz:.1f} Hz instead of {asked_hz:.1f}: expected "
+            "master_clock_rate_hz to be one it can make, or null"
+        )
+
+
+def check_lock(source: str, locked: bool) -> None:
+    """Refuse to run on a reference that is not there."""
+    if not locked:
+        raise RadioError(
+            f"the radio finds no 10 MHz reference at its clock_source {source}: connect it, or take "
+            "clock_source internal"
+        )
+
+
+def check_frequency(asked_hz: float, came_hz: float, offer: str = "") -> None:
+    """Refuse a carrier that came out different; ``offer`` says what there is instead."""
     if not abs(came_hz - asked_hz) <= _FREQUENCY_TOLERANCE_HZ:
         raise RadioError(
             f"the radio tunes to {came_hz:.1f} Hz instead of {asked_hz:.1f}: expected frequency_hz "
             "within its range, and lo_offset_hz within its sample rate or bandwidth"
-            + _offered(asked_hz, ranges)
+            f"{_it_offers(offer)}"
         )
 
 
@@ -120,17 +170,25 @@ def short(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _offered(asked: float, ranges: Ranges) -> str:
-    """The ranges on offer nearest to what was asked, as the end of a sentence."""
+def _it_offers(offer: str) -> str:
+    return f"; it offers {offer}" if offer else ""
+
+
+def nearest_ranges(asked: float, ranges: Sequence[tuple[float, float]]) -> str:
+    """The (lowest, highest) ranges in Hz that are nearest to what was asked, in words.
+
+    Empty where there are none.
+    """
 
     def distance(one: tuple[float, float]) -> float:
         return max(one[0] - asked, asked - one[1], 0.0)
 
-    nearest = sorted(sorted(set(ranges), key=distance)[:_OFFERS])
+    several = set(ranges)
+    nearest = sorted(sorted(several, key=distance)[:_OFFERS])
     if not nearest:
         return ""
     texts = [
         f"{low:.10g}" if low == high else f"{low:.10g} to {high:.10g}" for low, high in nearest
     ]
-    more = ", ..." if len(set(ranges)) > len(nearest) else ""
-    return f"; it offers {', '.join(texts)}{more} Hz"
+    more = ", ..." if len(several) > len(nearest) else ""
+    return f"{', '.join(texts)}{more} Hz"

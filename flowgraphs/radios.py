@@ -6,12 +6,12 @@ from typing import TypeVar
 
 from gnuradio import gr
 
-from flowgraphs.radio_settings import RadioError
-from flowgraphs.radio_soapy import soapy_sink, soapy_source
-from flowgraphs.radio_uhd import uhd_sink, uhd_source
+from flowgraphs.radio_settings import RadioError, SettingsReadBack
+from flowgraphs.radio_soapy import read_soapy, soapy_sink, soapy_source
+from flowgraphs.radio_uhd import read_uhd, uhd_sink, uhd_source
 from sdr_config.schema import Profile, RadioPath, SoapyRadio, UhdRadio
 
-__all__ = ["RadioError", "make_sink", "make_source"]
+__all__ = ["RadioError", "make_sink", "make_source", "read_settings"]
 
 _Path = TypeVar("_Path", bound=RadioPath)
 
@@ -44,6 +44,15 @@ def make_source(profile: Profile) -> gr.basic_block:
     if isinstance(radio, SoapyRadio):
         return soapy_source(radio, _path(profile, "rx", radio.rx), profile.waveform.sample_rate_hz)
     raise _no_radio(profile)
+
+
+def read_settings(profile: Profile, radio: gr.basic_block) -> SettingsReadBack | None:
+    """What a radio of :func:`make_sink` or :func:`make_source` says it does; None where it says nothing."""
+    if isinstance(profile.radio, UhdRadio):
+        return read_uhd(radio)
+    if isinstance(profile.radio, SoapyRadio):
+        return read_soapy(radio)
+    return None
 
 
 def _no_radio(profile: Profile) -> RadioError:

@@ -169,6 +169,8 @@ class BurstReceiver(gr.sync_block):
         return taken + self._store(samples[taken:])
 
     def _check_time(self, tag: gr.tag_t) -> None:
+        if not (pmt.is_tuple(tag.value) and pmt.length(tag.value) == 2):
+            return  # somebody else's tag of the same name
         whole_s = pmt.to_uint64(pmt.tuple_ref(tag.value, 0))
         fraction_s = pmt.to_double(pmt.tuple_ref(tag.value, 1))
         lost = self._clock.gap(tag.offset, whole_s, fraction_s)

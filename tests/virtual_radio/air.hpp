@@ -43,33 +43,32 @@ public:
     static constexpr int64_t ring_samples = blocks * block_samples; // 2 s at 4 Msps, 64 MiB
 
     // Opens the air of that name, or makes it. Everybody who has it open holds a shared lock on its file,
-    // which the kernel takes back from those that are killed; who makes it holds an exclusive one meanwhile.
-    explicit Air(const std::string& name) : _name("/uoisc-air-" + name)
+    // which the kernel takes back from those that are killed.
+    explicit Air(const std::string& name) : _path("/dev/shm/uoisc-air-" + name)
     {
         struct stat status;
         while (true) {
-            _file = shm_open(_name.c_str(), O_RDWR | O_CREAT, 0600);
-            if (_file < 0) fail("shm_open");
-            if (flock(_file, LOCK_EX) != 0) fail("flock");
+            _file = open(_path.c_str(), O_RDWR | O_CLOEXEC);
+            if (_file < 0) {
+                if (errno != ENOENT) fail("open");
+                create();
+                continue;
+            }
+            if (flock(_file, LOCK_SH) != 0) fail("flock");
             if (fstat(_file, &status) != 0) fail("fstat");
-            // The last user may have removed it in between.
+            // Its last user may have removed it in between.
             if (status.st_nlink > 0) break;
             close(_file);
         }
-        const bool fresh = status.st_size == 0;
-        if (fresh && ftruncate(_file, sizeof(Memory)) != 0) fail("ftruncate");
-        void* place = mmap(nullptr, sizeof(Memory), PROT_READ | PROT_WRITE, MAP_SHARED, _file, 0);
-        if (place == MAP_FAILED) fail("mmap");
-        _memory = static_cast<Memory*>(place);
-        if (fresh) set_up();
-        flock(_file, LOCK_SH);
+        if (status.st_size != sizeof(Memory)) fail("made by another version");
+        _memory = map(_file);
     }
 
     ~Air()
     {
         munmap(_memory, sizeof(Memory));
         // The exclusive lock is free: this was the last one.
-        if (flock(_file, LOCK_EX | LOCK_NB) == 0) shm_unlink(_name.c_str());
+        if (flock(_file, LOCK_EX | LOCK_NB) == 0) unlink(_path.c_str());
         close(_file);
     }
 
@@ -201,26 +200,43 @@ private:
         pthread_mutex_t* _mutex;
     };
 
-    void set_up()
+    // Makes the file under a name of its own and gives it its real one when it is complete, so that nobody
+    // finds half of it. Where somebody else was faster, theirs counts.
+    void create() const
     {
+        const std::string partial = _path + "." + std::to_string(getpid()) + "." + std::to_string(monotonic_ns());
+        const int file = open(partial.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (file < 0 || ftruncate(file, sizeof(Memory)) != 0) fail("create");
+        Memory* memory = map(file);
         pthread_mutexattr_t attributes;
         pthread_mutexattr_init(&attributes);
         pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
         pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-        pthread_mutex_init(&_memory->mutex, &attributes);
+        pthread_mutex_init(&memory->mutex, &attributes);
         pthread_mutexattr_destroy(&attributes);
-        for (auto& stamp : _memory->stamps) stamp = never;
-        _memory->rate_hz = 1e6;
-        _memory->overflow_at = INT64_MAX;
-        _memory->epoch_ns = monotonic_ns();
+        for (auto& stamp : memory->stamps) stamp = never;
+        memory->rate_hz = 1e6;
+        memory->overflow_at = INT64_MAX;
+        memory->epoch_ns = monotonic_ns();
+        munmap(memory, sizeof(Memory));
+        close(file);
+        if (link(partial.c_str(), _path.c_str()) != 0 && errno != EEXIST) fail("link");
+        unlink(partial.c_str());
+    }
+
+    Memory* map(const int file) const
+    {
+        void* place = mmap(nullptr, sizeof(Memory), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+        if (place == MAP_FAILED) fail("mmap");
+        return static_cast<Memory*>(place);
     }
 
     [[noreturn]] void fail(const char* what) const
     {
-        throw std::runtime_error("air " + _name + ": " + what + ": " + std::strerror(errno));
+        throw std::runtime_error("air " + _path + ": " + what + ": " + std::strerror(errno));
     }
 
-    std::string _name;
+    std::string _path;
     int _file = -1;
     Memory* _memory = nullptr;
 };

@@ -281,6 +281,7 @@ class UhdPath(RadioPath):
 class HardwareRadio(Section):
     """What all radios have that are hardware: a start-up, a full scale, and ways to fall silent."""
 
+    kind: Literal["uhd", "soapy"]
     settle_s: Annotated[float, Field(ge=0, le=10)] = Field(
         default=0.1,
         description="samples passed over at the start, while the radio settles, in seconds",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from cli.output import make_console
 if TYPE_CHECKING:
     from flowgraphs.radio_settings import SettingsReadBack
     from sdr_config.schema import Profile
+    from semantic.link_statistics import BurstRecord
 
 _STATUS_PERIOD_S = 1.0
 
@@ -83,12 +85,12 @@ def rx(
 
     def status() -> str:
         statistics = top.receiver.statistics
-        snr_db = statistics.snr_db_mean
-        return (
+        text = (
             f"{statistics.detected} bursts, {statistics.code_blocks_ok}/{statistics.code_blocks} code "
-            f"blocks, Es/N0 {'-' if snr_db is None else f'{snr_db:.1f} dB'}, "
-            f"{statistics.samples_dropped} samples dropped, {statistics.overflows} overflows"
+            f"blocks, {statistics.samples_dropped} samples dropped, {statistics.overflows} overflows"
         )
+        last = next(reversed(top.receiver.records), None)
+        return text if last is None else f"{text}; last burst: {_measured(last)}"
 
     _run(top, duration, status, top.fault)
 
@@ -102,6 +104,11 @@ def _load(profile: str, overrides: list[str] | None) -> Profile:
 def _print_settings(settings: SettingsReadBack | None) -> None:
     if settings is not None:
         make_console().print(f"the radio says: {settings.text()}", markup=False)
+
+
+def _measured(burst: BurstRecord) -> str:
+    level_dbfs = 20 * math.log10(max(burst.level, 1e-6))
+    return f"level {level_dbfs:.1f} dBFS, Es/N0 {burst.snr_db:.1f} dB, carrier {burst.cfo_hz:+.0f} Hz"
 
 
 def _run(

@@ -44,8 +44,8 @@ def air() -> Iterator[str]:
 
 
 def device_overrides(kind: str, name: str, *device_args: str) -> list[str]:
-    """Overrides that put a profile of a kind on the virtual radio."""
-    arguments = ",".join((f"air={name}", *device_args))
+    """Overrides that put a profile of a kind on the virtual radio, one that waits long for a busy machine."""
+    arguments = ",".join((f"air={name}", "rx_buffer_s=8", "tx_latency_s=1", *device_args))
     if kind == "uhd":
         return [f"radio.device_args=type=soapy,driver={DRIVER},{arguments}"]
     return [f"radio.driver={DRIVER}", f"radio.device_args={arguments}"]
@@ -54,7 +54,7 @@ def device_overrides(kind: str, name: str, *device_args: str) -> list[str]:
 def virtual_profile(
     kind: str, name: str, device_args: Iterable[str] = (), overrides: Iterable[str] = ()
 ) -> Profile:
-    """A profile at 1 Msym/s on the virtual radio, patient with a busy machine.
+    """A profile on the virtual radio at 250 ksym/s, patient with a busy machine.
 
     Args:
         kind: uhd or soapy.
@@ -62,9 +62,9 @@ def virtual_profile(
         device_args: of the virtual radio.
         overrides: of the profile.
     """
-    patience = ["receiver.ring_samples=8388608"]
+    patience = ["receiver.when_full=block"]
     if kind == "uhd":
-        patience.append("radio.lead_time_s=0.3")
+        patience.append("radio.lead_time_s=1")
     return load_profile(
         {"uhd": "usrp", "soapy": "soapy"}[kind],
         [
@@ -72,9 +72,11 @@ def virtual_profile(
             f"zmq.frames_in={ANY_PORT}",
             f"zmq.pictures_out={ANY_PORT}",
             f"zmq.watch_out={ANY_PORT}",
-            "waveform.symbol_rate_hz=1e6",
+            "waveform.symbol_rate_hz=250e3",
             "radio.tx.antenna=TX/RX",
             "radio.rx.antenna=RX2",
+            "radio.tx.lo_offset_hz=0",
+            "radio.rx.lo_offset_hz=0",
             # With the virtual radio's 30 dB of attenuation the level comes out as it went in.
             "radio.tx.gain_db=10",
             "radio.rx.gain_db=20",

@@ -44,10 +44,7 @@ def hear_burst(
     Returns:
         What was heard in three seconds, and the sample at which the burst was to begin.
     """
-    rate = [f"waveform.symbol_rate_hz={RATE_HZ / 4}"]
-    # The profile's own are for a higher rate.
-    rate += ["radio.tx.lo_offset_hz=0", "radio.rx.lo_offset_hz=0"]
-    profile = virtual_profile("uhd", name, device_args, [*rate, *overrides])
+    profile = virtual_profile("uhd", name, device_args, overrides)
     source, sink = make_source(profile), make_sink(profile)
     at_s = sink.get_time_now().get_real_secs() + 1.5
     time_value = pmt.make_tuple(pmt.from_uint64(int(at_s)), pmt.from_double(at_s % 1))

@@ -21,6 +21,8 @@
 //   overflow_burst=N     or in the middle of the sender's burst N ...
 //   overflow_samples=N   ... and loses so many samples (40000)
 //   timeless=1           samples come without their time, as from radios that have no clock
+//   tx_latency_s=0.1     a burst without a time leaves so long after it was handed over
+//   rx_buffer_s=1        who takes samples more slowly than this allows for overflows (8 at most, at 4 Msps)
 //   stall_after_s=T      no samples come any more, this long after receiving began
 #include "air.hpp"
 
@@ -44,8 +46,7 @@ using virtual_radio::Sample;
 namespace {
 
 constexpr int64_t mtu = 8192;
-constexpr double tx_fifo_s = 0.5;          // a burst may be handed over so long before its time
-constexpr double tx_latency_s = 0.1;       // a burst without a time leaves so long after it got here
+constexpr double tx_fifo_s = 2;            // a burst may be handed over so long before its time
 constexpr double rx_latency_s = 0.01;      // samples get here so long after their time
 constexpr double gain_step_db = 0.5;
 constexpr double highest_gain_db = 60;
@@ -314,9 +315,10 @@ public:
                 if (number(_args, "write_errors", 0) != 0) return SOAPY_SDR_UNDERFLOW;
             }
             if (is_middle_of("overflow_burst")) _air.set_overflow(_tx_next);
-            _tx_next += count;
             _tx_writes++;
         }
+        // Time goes on for what is lost as well.
+        _tx_next += count;
         if (ends && count == int64_t(wanted)) {
             if (!_tx_lost) event(_tx_next, 0, SOAPY_SDR_END_BURST);
             _tx_open = false;
@@ -365,8 +367,9 @@ public:
             _rx_overflow_at = INT64_MAX;
             return SOAPY_SDR_OVERFLOW;
         }
-        // Who reads too slowly for the ring loses what was overwritten: the same overflow, come by honestly.
-        if (_air.now() - _rx_next > Air::ring_samples / 2) {
+        // The same, come by honestly.
+        const double buffer = number(_args, "rx_buffer_s", 1) * _paths[SOAPY_SDR_RX].rate_hz;
+        if (double(_air.now() - _rx_next) > std::min(buffer, double(Air::ring_samples) / 2)) {
             _rx_next = _air.now() - count;
             return SOAPY_SDR_OVERFLOW;
         }
@@ -429,7 +432,7 @@ private:
         _tx_writes = 0;
         // Without a time: as soon as it can be, behind what is being sent.
         _tx_next = has_time ? _air.to_index(time_ns - _time_offset_ns)
-                            : std::max(_tx_next, now + samples_in(tx_latency_s));
+                            : std::max(_tx_next, now + samples_in(number(_args, "tx_latency_s", 0.1)));
         _tx_lost = _tx_next < now || _tx_bursts == int64_t(number(_args, "late_burst", 0));
         if (_tx_lost) event(now, SOAPY_SDR_TIME_ERROR, 0);
     }

@@ -23,7 +23,7 @@ USER_ERRORS = frozenset(
         "blocks.zmq_messages.AddressError",
         "cli.exchange.ExchangeError",
         "cli.output.OutputError",
-        "flowgraphs.radios.RadioError",
+        "flowgraphs.radio_settings.RadioError",
         "sdr_config.load.ConfigError",
         "semantic.backbone.WeightsError",
         "semantic.codec_config.ConfigError",

@@ -9,7 +9,7 @@ from blocks.burst_modulator import BurstModulator
 from blocks.burst_receiver import BurstReceiver
 from blocks.index_sink import IndexSink
 from blocks.index_source import IndexSource
-from sdr_config.schema import Profile
+from sdr_config.schema import RECEIVER_SAMPLES_PER_SYMBOL, HardwareRadio, Profile
 from semantic.index_frame import FrameGeometry
 from semantic.link_statistics import LinkStatistics
 
@@ -37,7 +37,15 @@ def make_burst_receiver(profile: Profile, when_full: Literal["block", "drop"]) -
         ring_samples=profile.receiver.ring_samples,
         when_full=when_full,
         max_iterations=profile.receiver.max_iterations,
+        settle_samples=_settle_samples(profile),
     )
+
+
+def _settle_samples(profile: Profile) -> int:
+    if not isinstance(profile.radio, HardwareRadio):
+        return 0
+    rate_hz = profile.waveform.symbol_rate_hz * RECEIVER_SAMPLES_PER_SYMBOL
+    return round(profile.radio.settle_s * rate_hz)
 
 
 def make_index_sink(

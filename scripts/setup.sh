@@ -10,8 +10,11 @@
 set -eu
 
 cd "$(dirname "$0")/.."
-# The last is for the window of GNU Radio Companion, which Debian's gnuradio neither needs nor recommends.
-apt_packages="gnuradio uhd-host python3-venv gir1.2-gtk-3.0"
+apt_packages="gnuradio uhd-host python3-venv"
+# For the window of GNU Radio Companion, which Debian's gnuradio neither needs nor recommends.
+apt_packages="$apt_packages gir1.2-gtk-3.0"
+# The tests build a radio that is not there and drive it through gr-soapy and gr-uhd.
+apt_packages="$apt_packages g++ libsoapysdr-dev uhd-soapysdr"
 python=${UOISC_PYTHON:-/usr/bin/python3}
 venv=.venv
 numpy_constraint=$venv/constraints-numpy.txt

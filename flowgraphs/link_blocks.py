@@ -9,14 +9,23 @@ from blocks.burst_modulator import BurstModulator
 from blocks.burst_receiver import BurstReceiver
 from blocks.index_sink import IndexSink
 from blocks.index_source import IndexSource
+from blocks.zmq_security import CurveKeys, load_keys
 from sdr_config.schema import Profile
 from semantic.index_frame import FrameGeometry
 from semantic.link_statistics import LinkStatistics
 
 
+def profile_keys(profile: Profile) -> CurveKeys | None:
+    """The keys of a profile's sockets; raises KeyFileError where they cannot be read."""
+    keys = profile.zmq.keys
+    return None if keys is None else load_keys(keys.own, keys.server, keys.allowed)
+
+
 def make_index_source(profile: Profile) -> IndexSource:
     """Socket that frames to send arrive at; raises AddressError where it is in use."""
-    return IndexSource(profile.zmq.frames_in, profile.zmq.high_water_mark)
+    return IndexSource(
+        profile.zmq.frames_in, profile.zmq.high_water_mark, keys=profile_keys(profile)
+    )
 
 
 def make_modulator(profile: Profile) -> BurstModulator:
@@ -55,4 +64,5 @@ def make_index_sink(
         frame_timeout_s=frame_timeout_s,
         high_water_mark=profile.zmq.high_water_mark,
         send_timeout_ms=profile.zmq.send_timeout_ms,
+        keys=profile_keys(profile),
     )

@@ -20,7 +20,8 @@ from gnuradio import blocks as gr_blocks
 from gnuradio import gr, soapy, uhd
 
 from blocks.burst_modulator import LENGTH_TAG
-from sdr_config.schema import Profile, RadioPath, SoapyRadio, UhdPath, UhdRadio
+from flowgraphs.radio_zmq import make_zmq_sink, make_zmq_source
+from sdr_config.schema import Profile, RadioPath, SoapyRadio, UhdPath, UhdRadio, ZmqRadio
 
 _Path = TypeVar("_Path", bound=RadioPath)
 
@@ -52,6 +53,8 @@ def make_sink(profile: Profile) -> gr.basic_block:
         return _uhd_sink(radio, _path(profile, "tx", radio.tx), profile.waveform.sample_rate_hz)
     if isinstance(radio, SoapyRadio):
         return _soapy_sink(radio, _path(profile, "tx", radio.tx), profile.waveform.sample_rate_hz)
+    if isinstance(radio, ZmqRadio):
+        return make_zmq_sink(profile, radio)
     raise _no_radio(profile)
 
 
@@ -66,13 +69,15 @@ def make_source(profile: Profile) -> gr.basic_block:
         return _uhd_source(radio, _path(profile, "rx", radio.rx), profile.waveform.sample_rate_hz)
     if isinstance(radio, SoapyRadio):
         return _soapy_source(radio, _path(profile, "rx", radio.rx), profile.waveform.sample_rate_hz)
+    if isinstance(radio, ZmqRadio):
+        return make_zmq_source(profile, radio)
     raise _no_radio(profile)
 
 
 def _no_radio(profile: Profile) -> RadioError:
     return RadioError(
-        f"profile {profile.name} has radio.kind {profile.radio.kind}, which is no radio: expected uhd "
-        "or soapy (for a simulated channel use uoisc loopback)"
+        f"profile {profile.name} has radio.kind {profile.radio.kind}, which is no radio: expected uhd, "
+        "soapy or zmq (for a simulated channel use uoisc loopback)"
     )
 
 

@@ -14,7 +14,7 @@ class Transmitter(gr.top_block):
     """IndexSource -> BurstModulator -> radio.
 
     Args:
-        profile: with ``radio.kind`` uhd or soapy.
+        profile: with ``radio.kind`` uhd, soapy or zmq.
 
     Raises:
         RadioError: a radio that is not there, or cannot do what the profile asks.
@@ -41,5 +41,7 @@ class Transmitter(gr.top_block):
         return float(self.radio.get_time_now().get_real_secs())
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Give the sockets back."""
         self.index_source.close()
+        if hasattr(self.radio, "close"):
+            self.radio.close()

@@ -78,7 +78,7 @@ def test_an_oversized_message_does_not_arrive(context: zmq.Context[zmq.Socket[by
     """The socket refuses it before any memory is spent; a proper sender still gets through."""
     pull = open_socket(context, zmq.PULL, bind=ANY_PORT, limits=LIMITS)
     rude = open_socket(context, zmq.PUSH, connect=bound_address(pull), limits=LIMITS)
-    rude.send_multipart([TOPIC_FRAME, b"{}", bytes(MAX_MESSAGE_BYTES + 1)])
+    rude.send_multipart([TOPIC_FRAME, b"{}", bytes(2 * MAX_MESSAGE_BYTES + 1)])
     push = open_socket(context, zmq.PUSH, connect=bound_address(pull), limits=LIMITS)
     push.send_multipart(MessageWriter().pack_frame(TOPIC_FRAME, random_frame(2)))
     assert pull.poll(10_000)

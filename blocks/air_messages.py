@@ -96,7 +96,9 @@ def parse_chunk(parts: list[bytes]) -> Chunk:
         raise MessageError("header: sample_rate_hz is missing or no rate")
     size, rest = divmod(len(parts[2]), 8)
     if rest or not 1 <= size <= MAX_CHUNK_SAMPLES:
-        raise MessageError(f"payload of {len(parts[2])} bytes, expected 1..{MAX_CHUNK_SAMPLES} samples")
+        raise MessageError(
+            f"payload of {len(parts[2])} bytes, expected 1..{MAX_CHUNK_SAMPLES} samples"
+        )
     samples = np.frombuffer(parts[2], "<c8").astype(np.complex64, copy=False)
     # One of them in a filter's memory makes silence of what follows.
     if not np.isfinite(samples.view(np.float32)).all():

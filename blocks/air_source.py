@@ -34,8 +34,8 @@ _WAIT_MS = 50
 _TRICKLE_SAMPLES = 256
 # A transmitter that has restarted hears of us after so long at most.
 _REMIND_S = 0.5
-# How much was missed when the transmitter restarted, or broke off in a burst, is not known.
-_UNKNOWN_GAP_SAMPLES = 1
+# How much was missed when the transmitter restarted is not known; enough to be seen as a gap.
+_UNKNOWN_GAP_SAMPLES = 1024
 
 
 @dataclass

@@ -81,6 +81,8 @@ class IndexSink(gr.basic_block):
         self.set_msg_handler(PORT_BURSTS, self._on_burst)
         self.statistics = statistics
         self.pictures: deque[AssembledFrame] = deque(maxlen=_PICTURES_KEPT)
+        self.pictures_complete = 0
+        self.pictures_incomplete = 0
         self.pictures_dropped = 0
         self.messages_malformed = 0
         self.finished = threading.Event()
@@ -167,6 +169,8 @@ class IndexSink(gr.basic_block):
             self.pictures.append(picture)
             if picture.frame is None:
                 continue
+            self.pictures_complete += picture.complete
+            self.pictures_incomplete += not picture.complete
             patient = self.nmsgs(PORT_BURSTS) <= _MAX_BURSTS_WAITING
             try:
                 self._push.send_multipart(

@@ -218,9 +218,7 @@ class MessageReader:
         self.refused[refusal] += 1
         count = self.refused[refusal]
         if is_worth_a_line(count):
-            _LOG.warning(
-                "message dropped, %s (%d so far): %s", refusal.value, count, detail[:200]
-            )
+            _LOG.warning("message dropped, %s (%d so far): %s", refusal.value, count, detail[:200])
 
 
 def _origin(header: Mapping[str, Any]) -> tuple[str, int]:

@@ -96,7 +96,7 @@ def write_key_pair(folder: Path, name: str) -> tuple[Path, Path, str]:
             made = create_certificates(hidden, name)
             for source in made:
                 os.chmod(source, 0o600)
-            for source, target in zip(made, targets, strict=True):
+            for target in targets:
                 if target.exists():
                     raise FileExistsError(17, "exists and is not replaced", str(target))
             for source, target in zip(made, targets, strict=True):
@@ -111,7 +111,9 @@ def _load_secret(path: Path) -> tuple[bytes, bytes]:
     if secret is None:
         raise KeyFileError(f"{path}: holds no secret key, expected a *{SECRET_SUFFIX} file")
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise KeyFileError(f"{path}: others may read this secret key, expected mode 0600 (chmod 600)")
+        raise KeyFileError(
+            f"{path}: others may read this secret key, expected mode 0600 (chmod 600)"
+        )
     try:
         if zmq.curve_public(secret) == public:
             return public, secret
@@ -135,7 +137,9 @@ def _load_file(path: Path) -> tuple[bytes, bytes | None]:
     except OSError as error:
         raise KeyFileError(f"{path}: {error.strerror or 'cannot be read'}") from None
     except ValueError:
-        raise KeyFileError(f"{path}: holds no public key, expected a file of uoisc keys new") from None
+        raise KeyFileError(
+            f"{path}: holds no public key, expected a file of uoisc keys new"
+        ) from None
     return _check_key(public, str(path)), secret and _check_key(secret, str(path))
 
 
@@ -248,4 +252,3 @@ def is_worth_a_line(count: int) -> bool:
     A peer that misbehaves as fast as it can must not fill the disk with warnings.
     """
     return count <= 3 or (count >= 10 and count == 10 ** (len(str(count)) - 1))
-

@@ -20,6 +20,7 @@ from cli import (
     doctor,
     encode,
     exchange,
+    keys,
     loopback,
     radio,
     rungs,
@@ -38,7 +39,7 @@ app = typer.Typer(
 )
 # In the order of the help.
 _COMMANDS = (
-    *(demo, loopback, encode, decode, radio, exchange),
+    *(demo, loopback, encode, decode, radio, exchange, keys),
     *(train, rungs, benchmark, doctor, config),
 )
 for _module in _COMMANDS:

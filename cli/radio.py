@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Protocol
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
 from cli import options
 from cli.output import make_console
+from cli.radio_status import StatisticsFile, rx_line, rx_record, tx_line, tx_record
 
 if TYPE_CHECKING:
     from sdr_config.schema import Profile
@@ -34,34 +37,47 @@ def register(app: typer.Typer) -> None:
 Duration = Annotated[
     float | None, typer.Option(min=0.0, help="Seconds to run; without it until Ctrl-C.")
 ]
+JsonStats = Annotated[
+    Path | None,
+    typer.Option(
+        "--json-stats", metavar="FILE", help="Totals as JSON, renewed while running and at the end."
+    ),
+]
 
 
 def tx(
     profile: options.Profile,
     duration: Duration = None,
+    json_stats: JsonStats = None,
     overrides: options.Overrides = None,
 ) -> None:
     """Send the index frames that arrive at zmq.frames_in over a radio."""
     settings = _load(profile, overrides)
+
+    def record() -> dict[str, Any]:
+        return tx_record(top)
+
+    file = StatisticsFile(json_stats, "tx", settings.name, record)
     from flowgraphs.transmitter import Transmitter
 
     top = Transmitter(settings)
     make_console().print(f"sending what arrives at {top.index_source.address}", markup=False)
-
-    def status() -> str:
-        modulator = top.modulator
-        return f"{modulator.frames_sent} frames, {modulator.bursts_sent} bursts sent"
-
-    _run(top, duration, status, lambda: None)
+    _run(top, duration, lambda: tx_line(record()), file, lambda: None)
 
 
 def rx(
     profile: options.Profile,
     duration: Duration = None,
+    json_stats: JsonStats = None,
     overrides: options.Overrides = None,
 ) -> None:
     """Receive from a radio and hand index frames on at zmq.pictures_out."""
     settings = _load(profile, overrides)
+
+    def record() -> Mapping[str, Any]:
+        return rx_record(top)
+
+    file = StatisticsFile(json_stats, "rx", settings.name, record)
     from flowgraphs.receiver import Receiver
     from semantic.geometries import shipped_geometries
 
@@ -70,17 +86,7 @@ def rx(
     make_console().print(
         f"pictures at {sink.pictures_address}, watch at {sink.watch_address}", markup=False
     )
-
-    def status() -> str:
-        statistics = top.receiver.statistics
-        snr_db = statistics.snr_db_mean
-        return (
-            f"{statistics.detected} bursts, {statistics.code_blocks_ok}/{statistics.code_blocks} code "
-            f"blocks, Es/N0 {'-' if snr_db is None else f'{snr_db:.1f} dB'}, "
-            f"{statistics.samples_dropped} samples dropped"
-        )
-
-    _run(top, duration, status, lambda: top.receiver.failure)
+    _run(top, duration, lambda: rx_line(record()), file, lambda: top.receiver.failure)
 
 
 def _load(profile: str, overrides: list[str] | None) -> Profile:
@@ -93,6 +99,7 @@ def _run(
     top: _Flowgraph,
     duration_s: float | None,
     status: Callable[[], str],
+    file: StatisticsFile,
     failure: Callable[[], BaseException | None],
 ) -> None:
     """Start, show a status line every second, stop on Ctrl-C, a termination signal, time or a fault."""
@@ -100,17 +107,22 @@ def _run(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     console = make_console()
-    left_s = duration_s if duration_s is not None else float("inf")
+    end_s = time.monotonic() + (duration_s if duration_s is not None else float("inf"))
     try:
         top.start()
         with console.status("running") as line:
-            while left_s > 0 and not ended.wait(min(_STATUS_PERIOD_S, left_s)):
-                left_s -= _STATUS_PERIOD_S
+            while (left_s := end_s - time.monotonic()) > 0:
+                if ended.wait(min(_STATUS_PERIOD_S, left_s)):
+                    break
                 line.update(status())
+                file.renew()
                 if (fault := failure()) is not None:
                     raise RuntimeError("the receiver's worker has failed") from fault
     finally:
         top.stop()
         top.wait()
-        top.close()
-    console.print(status(), markup=False)
+        console.print(status(), markup=False)
+        try:
+            file.close()
+        finally:
+            top.close()

@@ -9,16 +9,10 @@ from blocks.burst_modulator import BurstModulator
 from blocks.burst_receiver import BurstReceiver
 from blocks.index_sink import IndexSink
 from blocks.index_source import IndexSource
-from blocks.zmq_security import CurveKeys, load_keys
+from flowgraphs.keys import profile_keys
 from sdr_config.schema import Profile
 from semantic.index_frame import FrameGeometry
 from semantic.link_statistics import LinkStatistics
-
-
-def profile_keys(profile: Profile) -> CurveKeys | None:
-    """The keys of a profile's sockets; raises KeyFileError where they cannot be read."""
-    keys = profile.zmq.keys
-    return None if keys is None else load_keys(keys.own, keys.server, keys.allowed)
 
 
 def make_index_source(profile: Profile) -> IndexSource:

@@ -27,12 +27,12 @@ from blocks.zmq_messages import (
 )
 from flowgraphs.channel import Channel
 from flowgraphs.front_end import FrontEnd
+from flowgraphs.keys import profile_keys
 from flowgraphs.link_blocks import (
     make_burst_receiver,
     make_index_sink,
     make_index_source,
     make_modulator,
-    profile_keys,
 )
 from sdr_config.schema import Profile
 from semantic.index_frame import FrameGeometry, IndexFrame

@@ -7,7 +7,7 @@ from gnuradio import gr
 from blocks.air_sink import AirSink
 from blocks.air_source import AirSource
 from flowgraphs.channel import Channel
-from flowgraphs.link_blocks import profile_keys
+from flowgraphs.keys import profile_keys
 from sdr_config.schema import Profile, ZmqRadio
 
 # What the receiver needs to see behind a burst, at 2 samples per symbol, before it lets go of it: the

@@ -110,9 +110,7 @@ class Receiver(Section):
 class Keys(Section):
     """CURVE keys, made by uoisc keys new."""
 
-    own: Annotated[str, Field(min_length=1)] = Field(
-        description="this machine's file *.key_secret"
-    )
+    own: Annotated[str, Field(min_length=1)] = Field(description="this machine's file *.key_secret")
     server: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
         description="public key, or its file, of the machine that is connected to; null = our own",
@@ -409,9 +407,7 @@ class ZmqRadio(Section):
         return _check_zmq_address(address)
 
 
-Radio = Annotated[
-    ChannelRadio | UhdRadio | SoapyRadio | ZmqRadio, Field(discriminator="kind")
-]
+Radio = Annotated[ChannelRadio | UhdRadio | SoapyRadio | ZmqRadio, Field(discriminator="kind")]
 
 
 class Profile(Section):

@@ -64,7 +64,7 @@ def test_send_where_nobody_listens(uoisc: RunCommand) -> None:
         port = free.getsockname()[1]
     done = uoisc(
         *("send", photo_path("chelsea"), "--query", "a cat"),
-        *("--set", f"zmq.frames_in=tcp://127.0.0.1:{port}", "--set", "zmq.send_timeout_ms=300"),
+        *("--set", f"zmq.frames_in=tcp://127.0.0.1:{port}", "--patience", "0.3"),
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: nobody takes pictures")

@@ -174,7 +174,7 @@ def test_the_virtual_air_reaches_others_only_where_meant(address: str) -> None:
 
 def test_the_virtual_air_needs_an_address_of_its_own() -> None:
     assert "one of section zmq" in error_of("virtual", "radio.address=tcp://127.0.0.1:5551")
-    assert "expected tcp://host:port" in error_of("virtual", "radio.address=5554")
+    assert "expected tcp://host:port" in error_of("virtual", "radio.address=nonsense")
 
 
 def test_the_virtual_air_has_a_channel_or_none() -> None:

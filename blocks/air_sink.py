@@ -138,9 +138,11 @@ class AirSink(gr.sync_block):
             )
             if complete and not self._may_send():
                 break
+            before = self._filled, self._left
             self._take(samples[done:end])
-            if complete:
-                self._send()
+            if complete and not self._send():
+                self._filled, self._left = before
+                break
             done = end
         return done
 
@@ -190,7 +192,8 @@ class AirSink(gr.sync_block):
             if ready is not None:
                 self._listeners.ready(peer, ready, self._writer.sender, self._writer.next_number)
 
-    def _send(self) -> None:
+    def _send(self) -> bool:
+        """Send the chunk; False where it reached nobody and has to wait for somebody."""
         parts = pack_chunk(
             self._writer,
             self._chunk[: self._filled],
@@ -207,7 +210,10 @@ class AirSink(gr.sync_block):
                 _LOG.info("a receiver has gone: %s", error)
                 self._listeners.remove(peer)
         if not self._listeners.peers:
+            if self._wait:
+                return False
             self.samples_unheard += self._filled
         self.samples_sent += self._filled
         self._filled = 0
         self._burst_samples = 0
+        return True

@@ -156,13 +156,15 @@ def test_every_receiver_gets_everything_from_where_it_joins(bench: MakeBench) ->
     total = (WINDOW_CHUNKS + 4) * CHUNK_SAMPLES
     samples = noise(total)
     made = bench(samples, {0: total})
-    # The first takes nothing yet: the transmitter waits with the window full while the others join.
-    peers = [made.peer() for _ in range(3)]
-    late = WINDOW_CHUNKS * CHUNK_SAMPLES
-    wait_until(lambda: made.sink.samples_sent == late, "a full window")
-    assert np.array_equal(peers[0].take(total), samples)
-    for peer in peers[1:]:
-        assert np.array_equal(peer.take(total - late), samples[late:])
+    # The first takes nothing yet: at the latest with its window full the transmitter waits for the others.
+    first, *others = [made.peer() for _ in range(3)]
+    assert np.array_equal(first.take(total), samples)
+    for peer in others:
+        chunk = peer.get()
+        peer.ready()
+        start = chunk.position + chunk.samples.size
+        assert np.array_equal(chunk.samples, samples[chunk.position : start])
+        assert np.array_equal(peer.take(total - start), samples[start:])
 
 
 def test_nothing_is_sent_before_somebody_listens(bench: MakeBench) -> None:
@@ -225,6 +227,24 @@ def test_a_receiver_that_has_gone_is_noticed(bench: MakeBench) -> None:
     rest = good.take(total - CHUNK_SAMPLES)
     assert rest.size == total - CHUNK_SAMPLES
     assert made.sink.to_json()["receivers_gone"] == 1
+
+
+def test_what_nobody_could_be_sent_waits_for_somebody(bench: MakeBench) -> None:
+    """The only receiver has gone unnoticed: the burst is kept for the next one, first sample to last."""
+    length = 2 * CHUNK_SAMPLES
+    samples = noise(length + 3000)
+    made = bench(samples[:1000], {0: 1000})
+    gone = made.peer()
+    gone.get()
+    gone.close()
+    made.top.wait()
+    made.source.set_data(samples[1000:].tolist(), [])
+    made.source.rewind()
+    time.sleep(0.2)
+    made.top.start()
+    wait_until(lambda: made.sink.to_json()["receivers_gone"] == 1, "the gap to be noticed")
+    assert made.sink.to_json()["samples_unheard"] == 0
+    assert np.array_equal(made.peer().take(length + 2000), samples[1000:])
 
 
 def test_no_more_than_so_many_receivers(bench: MakeBench) -> None:

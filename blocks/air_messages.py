@@ -92,7 +92,7 @@ def parse_chunk(parts: list[bytes]) -> Chunk:
     header = _header(parts, TOPIC_SAMPLES)
     counts = [_count(header, name) for name in ("position", "burst_samples", "left", "seq")]
     rate_hz = header.get("sample_rate_hz")
-    if type(rate_hz) not in (int, float) or not 0 < rate_hz < 1e12:
+    if isinstance(rate_hz, bool) or not isinstance(rate_hz, (int, float)) or not 0 < rate_hz < 1e12:
         raise MessageError("header: sample_rate_hz is missing or no rate")
     size, rest = divmod(len(parts[2]), 8)
     if rest or not 1 <= size <= MAX_CHUNK_SAMPLES:

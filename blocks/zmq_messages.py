@@ -186,16 +186,19 @@ class MessageReader:
     ) -> _Content | None:
         """As :meth:`read`, for a message that is here already."""
         if sum(map(len, parts)) > self._max_bytes:
-            return self._drop(Refusal.OVERSIZED, f"more than {self._max_bytes} bytes")
+            self._drop(Refusal.OVERSIZED, f"more than {self._max_bytes} bytes")
+            return None
         try:
             sender, number = _origin(unpack_header(parts))
             content = parse(parts)
         except MessageError as error:
-            return self._drop(Refusal.MALFORMED, str(error))
+            self._drop(Refusal.MALFORMED, str(error))
+            return None
         # Only now: a damaged copy must not use up the number of the good one.
         refusal = self._sequence.refusal(sender, number)
         if refusal is not None:
-            return self._drop(refusal, f"message {number} of sender {sender}")
+            self._drop(refusal, f"message {number} of sender {sender}")
+            return None
         return content
 
     def to_json(self) -> dict[str, int]:

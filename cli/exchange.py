@@ -103,8 +103,9 @@ class _Sending:
         """Wait for the next picture's turn."""
         if per_second is None:
             return
-        self._due_s = max(self._due_s + 1 / per_second, time.monotonic())
-        time.sleep(self._due_s - time.monotonic())
+        now_s = time.monotonic()
+        self._due_s = max(self._due_s + 1 / per_second, now_s)
+        time.sleep(self._due_s - now_s)
 
     def send(self, path: Path) -> None:
         """Encode one picture and hand it over."""

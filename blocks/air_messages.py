@@ -72,15 +72,21 @@ def pack_chunk(
     sample_rate_hz: float,
     burst_samples: int,
     left: int,
-) -> list[bytes]:
-    """Parts of a message of samples; the writer's id is the session, its number that of the chunk."""
+) -> list[bytes | memoryview]:
+    """Parts of a message of samples; the writer's id is the session, its number that of the chunk.
+
+    The payload is a view of ``samples``, good until these change.
+    """
     header = {
         "position": position,
         "sample_rate_hz": sample_rate_hz,
         "burst_samples": burst_samples,
         "left": left,
     }
-    return writer.pack(TOPIC_SAMPLES, header, samples.astype("<c8", copy=False).tobytes())
+    # The memory itself: ZMQ copies it, and does so once.
+    little = np.ascontiguousarray(samples, "<c8")
+    topic, packed, _ = writer.pack(TOPIC_SAMPLES, header)
+    return [topic, packed, little.view(np.uint8).data]
 
 
 def parse_chunk(parts: list[bytes]) -> Chunk:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from gnuradio import gr
 
+from blocks.air_messages import CHUNK_SAMPLES
 from blocks.air_sink import AirSink
 from blocks.air_source import AirSource
 from flowgraphs.channel import Channel
+from flowgraphs.front_end import warnings_only
 from flowgraphs.keys import profile_keys
 from sdr_config.schema import Profile, ZmqRadio
 
@@ -40,14 +42,17 @@ class ZmqSource(gr.hier_block2):
     def __init__(self, profile: Profile, radio: ZmqRadio) -> None:
         output = gr.io_signature(1, 1, gr.sizeof_gr_complex)
         gr.hier_block2.__init__(self, "ZmqSource", gr.io_signature(0, 0, 0), output)
-        self.air = AirSource(
-            radio.address,
-            profile.waveform.sample_rate_hz,
-            tail_samples=_TAIL_SYMBOLS * profile.waveform.samples_per_symbol,
-            # The transmitter may be waiting for another receiver so long.
-            broken_after_s=2 * radio.receiver_timeout_s,
-            keys=profile_keys(profile),
-        )
+        with warnings_only():
+            self.air = AirSource(
+                radio.address,
+                profile.waveform.sample_rate_hz,
+                tail_samples=_TAIL_SYMBOLS * profile.waveform.samples_per_symbol,
+                # The transmitter may be waiting for another receiver so long.
+                broken_after_s=2 * radio.receiver_timeout_s,
+                keys=profile_keys(profile),
+            )
+            # A whole chunk in a call: a call costs more than the samples it copies.
+            self.air.set_min_output_buffer(2 * CHUNK_SAMPLES)
         # Kept as an attribute: GNU Radio does not keep Python blocks alive.
         self.channel = Channel.of(profile) if profile.channel is not None else None
         chain = [self.air, self.channel, self]

@@ -28,6 +28,7 @@ from blocks.zmq_messages import (
     bound_address,
     open_socket,
 )
+from blocks.zmq_security import CurveKeys, SocketGuard
 from semantic.index_frame import FrameGeometry
 from semantic.link_statistics import Fate, LinkStatistics
 
@@ -58,6 +59,7 @@ class IndexSink(gr.basic_block):
         high_water_mark: messages that the sockets queue.
         send_timeout_ms: how long a picture waits for a decoder before it is dropped and counted; it does
             not wait where many bursts wait behind it.
+        keys: whose holders get pictures; None: anybody who can reach the addresses.
 
     Raises:
         AddressError: an address is in use.
@@ -72,12 +74,15 @@ class IndexSink(gr.basic_block):
         frame_timeout_s: float | None = None,
         high_water_mark: int = 8,
         send_timeout_ms: int = 1000,
+        keys: CurveKeys | None = None,
     ) -> None:
         gr.basic_block.__init__(self, name="IndexSink", in_sig=None, out_sig=None)
         self.message_port_register_in(PORT_BURSTS)
         self.set_msg_handler(PORT_BURSTS, self._on_burst)
         self.statistics = statistics
         self.pictures: deque[AssembledFrame] = deque(maxlen=_PICTURES_KEPT)
+        self.pictures_complete = 0
+        self.pictures_incomplete = 0
         self.pictures_dropped = 0
         self.messages_malformed = 0
         self.finished = threading.Event()
@@ -88,12 +93,21 @@ class IndexSink(gr.basic_block):
         self._timer = WorkerThread("IndexSink", self._run_timer)
         self._context = zmq.Context[zmq.Socket[bytes]]()
         limits = SocketLimits(high_water_mark, send_timeout_ms)
-        self._push = open_socket(self._context, zmq.PUSH, bind=pictures_address, limits=limits)
+        self._guard = SocketGuard(self._context, keys)
         try:
-            self._pub = open_socket(self._context, zmq.PUB, bind=watch_address, limits=limits)
+            self._push = open_socket(
+                self._context, zmq.PUSH, bind=pictures_address, limits=limits, keys=keys
+            )
+            self._pub = open_socket(
+                self._context, zmq.PUB, bind=watch_address, limits=limits, keys=keys
+            )
         except BaseException:
-            self._push.close()
+            self._guard.close()
+            self._context.destroy(linger=0)
             raise
+        self._guard.watch(self._push)
+        self._guard.watch(self._pub)
+        self._guard.start()
         self._push_writer, self._pub_writer = MessageWriter(), MessageWriter()
         self.pictures_address = bound_address(self._push)
         self.watch_address = bound_address(self._pub)
@@ -112,9 +126,14 @@ class IndexSink(gr.basic_block):
     def close(self) -> None:
         """Give the sockets back; the block cannot be started again."""
         self.stop()
+        self._guard.close()
         self._push.close()
         self._pub.close()
         self._context.term()
+
+    def socket_counts(self) -> dict[str, int]:
+        """Peers that did not get in."""
+        return self._guard.to_json()
 
     def _on_burst(self, message: pmt.pmt_base) -> None:
         with self._lock:
@@ -150,6 +169,8 @@ class IndexSink(gr.basic_block):
             self.pictures.append(picture)
             if picture.frame is None:
                 continue
+            self.pictures_complete += picture.complete
+            self.pictures_incomplete += not picture.complete
             patient = self.nmsgs(PORT_BURSTS) <= _MAX_BURSTS_WAITING
             try:
                 self._push.send_multipart(

@@ -7,7 +7,6 @@ through the ``sent`` port), so that the pressure reaches the encoder's own bound
 
 from __future__ import annotations
 
-import logging
 import threading
 
 import numpy as np
@@ -20,15 +19,15 @@ from blocks.pmt_arrays import array_to_pmt, pmt_to_array
 from blocks.worker_thread import WorkerThread
 from blocks.zmq_messages import (
     TOPIC_FRAME,
-    MessageError,
+    MessageReader,
+    Refusal,
     SocketLimits,
     bound_address,
     open_socket,
     unpack_frame,
 )
+from blocks.zmq_security import CurveKeys, SocketGuard
 from semantic.index_frame import IndexFrame
-
-_LOG = logging.getLogger(__name__)
 
 PORT_FRAMES = pmt.intern("frames")
 PORT_SENT = pmt.intern("sent")
@@ -57,28 +56,50 @@ class IndexSource(gr.basic_block):
         address: ZMQ address to bind.
         high_water_mark: messages that the socket queues.
         window: frames on their way to the modulator at a time.
+        keys: whose holders may send frames; None: anybody who can reach the address.
 
     Raises:
         AddressError: the address is in use.
     """
 
-    def __init__(self, address: str, high_water_mark: int = 8, window: int = 2) -> None:
+    def __init__(
+        self,
+        address: str,
+        high_water_mark: int = 8,
+        window: int = 2,
+        keys: CurveKeys | None = None,
+    ) -> None:
         gr.basic_block.__init__(self, name="IndexSource", in_sig=None, out_sig=None)
         self.message_port_register_out(PORT_FRAMES)
         self.message_port_register_in(PORT_SENT)
         self.set_msg_handler(PORT_SENT, self._on_sent)
         self.frames_accepted = 0
-        self.messages_malformed = 0
+        self._reader = MessageReader()
         self._credit = threading.Semaphore(window)
         self._worker = WorkerThread("IndexSource", self._run)
         self._context = zmq.Context[zmq.Socket[bytes]]()
-        self._socket = open_socket(
-            self._context,
-            zmq.PULL,
-            bind=address,
-            limits=SocketLimits(high_water_mark, send_timeout_ms=0),
-        )
+        self._guard = SocketGuard(self._context, keys)
+        limits = SocketLimits(high_water_mark, send_timeout_ms=0)
+        try:
+            self._socket = open_socket(
+                self._context, zmq.PULL, bind=address, limits=limits, keys=keys
+            )
+        except BaseException:
+            self._guard.close()
+            self._context.destroy(linger=0)
+            raise
+        self._guard.watch(self._socket)
+        self._guard.start()
         self.address = bound_address(self._socket)
+
+    @property
+    def messages_malformed(self) -> int:
+        """Messages dropped because they are no frame."""
+        return self._reader.refused[Refusal.MALFORMED]
+
+    def socket_counts(self) -> dict[str, int]:
+        """What did not get in: messages by cause, and peers."""
+        return {**self._reader.to_json(), **self._guard.to_json()}
 
     def start(self) -> bool:
         """Called by the scheduler: begin to read the socket."""
@@ -93,6 +114,7 @@ class IndexSource(gr.basic_block):
     def close(self) -> None:
         """Give the socket back; the block cannot be started again."""
         self.stop()
+        self._guard.close()
         self._socket.close()
         self._context.term()
 
@@ -113,13 +135,11 @@ class IndexSource(gr.basic_block):
     def _next_frame(self) -> IndexFrame | None:
         if not self._socket.poll(_POLL_MS):
             return None
-        parts = self._socket.recv_multipart()
-        try:
-            return unpack_frame(parts, TOPIC_FRAME)
-        except MessageError as error:
-            self.messages_malformed += 1
-            _LOG.warning("message dropped: %s", error)
-            return None
+        return self._reader.read(self._socket, _parse)
+
+
+def _parse(parts: list[bytes]) -> IndexFrame:
+    return unpack_frame(parts, TOPIC_FRAME)
 
 
 def pdu_to_bits(pdu: pmt.pmt_base) -> tuple[int, int, NDArray[np.uint8]]:

@@ -1,21 +1,29 @@
 """The messages on the ZMQ sockets: ``[topic, JSON header, raw little-endian payload]``.
 
 The header of every message carries the sender's random id and a running number, so that a reader can
-tell what it missed and a restarted sender from a confused one. Nothing from a socket is trusted: sizes
-are limited by the socket itself, every part is checked before use, nothing is ever unpickled.
+tell what it missed, a message that comes twice, and a restarted sender from a confused one. Nothing from a
+socket is trusted: sizes are limited, every part is checked before use, nothing is ever unpickled, and what
+is refused is counted by cause. docs/zmq.md describes the messages.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 import zmq
 
+from blocks.zmq_security import ZAP_DOMAIN, CurveKeys, is_worth_a_line
 from semantic.index_frame import MAX_HEADER_BYTES, IndexFrame, IndexFrameError
+
+_LOG = logging.getLogger(__name__)
+_Content = TypeVar("_Content")
 
 TOPIC_FRAME = b"frame"  # to the transmitter: indices to send
 TOPIC_PICTURE = b"picture"  # from the receiver: indices received
@@ -23,6 +31,21 @@ TOPIC_STATISTICS = b"statistics"  # from the receiver, PUB only: running totals
 
 # The largest frame has 2**20 bits: 2 MiB of 16-bit indices at one bit each, flags and LLRs beside them.
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+# The socket itself ends a connection over a part of twice what is allowed; in between a message can be
+# received, counted as too large, and dropped.
+_SOCKET_LIMIT = 2
+
+# One more than any good message has, with a part for the peer's address on top.
+_MAX_PARTS = 5
+# Senders whose numbers are remembered, and how far back; the longest name a sender may have.
+_MAX_SENDERS = 1024
+_WINDOW = 64
+_MAX_SENDER_CHARACTERS = 64
+_MAX_NUMBER = (1 << 63) - 1
+
+# A peer that has gone without a word (power cut, cable pulled) is noticed after so long.
+_HEARTBEAT_MS = 2000
+_HEARTBEAT_TIMEOUT_MS = 10_000
 
 
 class MessageError(ValueError):
@@ -37,8 +60,13 @@ class MessageWriter:
     """Numbers messages and packs them. One writer per socket."""
 
     def __init__(self) -> None:
-        self.sender = secrets.token_hex(4)
+        self.sender = secrets.token_hex(8)
         self._next = 0
+
+    @property
+    def next_number(self) -> int:
+        """Number that the next message gets."""
+        return self._next
 
     def pack(self, topic: bytes, header: Mapping[str, Any], payload: bytes = b"") -> list[bytes]:
         """Parts of one message; ``header`` gets ``sender`` and ``seq`` added."""
@@ -81,12 +109,139 @@ def unpack_header(parts: Sequence[bytes]) -> dict[str, Any]:
     return header
 
 
+class Refusal(StrEnum):
+    """Why a message was dropped. Exactly one applies to each."""
+
+    OVERSIZED = "oversized"  # more bytes than this socket takes
+    MALFORMED = "malformed"  # wrong parts, topic, header or payload
+    REPLAYED = "replayed"  # this sender's message of this number has been here before
+    OUT_OF_ORDER = "out_of_order"  # a later message of this sender has been here before
+
+
+class SequenceCheck:
+    """Knows which numbers of which sender have been seen.
+
+    A sender that restarts takes a new random id and begins a new sequence: its messages are no replay of
+    the old one's. The numbers of the last 1024 senders are remembered, 64 back from the highest; what is
+    older counts as seen.
+    """
+
+    def __init__(self) -> None:
+        self.missed = 0
+        self._seen: OrderedDict[str, tuple[int, int]] = OrderedDict()
+
+    def refusal(self, sender: str, number: int) -> Refusal | None:
+        """Note a message; the reason to drop it, None where it is new and in order."""
+        highest, seen = self._seen.pop(sender, (number - 1, 0))
+        ahead = number - highest
+        if ahead > 0:
+            self.missed += ahead - 1
+            # Bit k stands for the number that is k below the highest.
+            seen = (seen << ahead if ahead < _WINDOW else 0) & ((1 << _WINDOW) - 1) | 1
+            highest, refusal = number, None
+        elif -ahead < _WINDOW and not seen >> -ahead & 1:
+            seen |= 1 << -ahead
+            refusal = Refusal.OUT_OF_ORDER
+        else:
+            refusal = Refusal.REPLAYED
+        self._seen[sender] = highest, seen
+        if len(self._seen) > _MAX_SENDERS:
+            self._seen.popitem(last=False)
+        return refusal
+
+
+class MessageReader:
+    """Takes messages off a socket, drops what must not pass, and counts why. One reader per socket.
+
+    Args:
+        max_bytes: of a message, all parts together.
+    """
+
+    def __init__(self, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        self.refused = dict.fromkeys(Refusal, 0)
+        self._max_bytes = max_bytes
+        self._sequence = SequenceCheck()
+
+    @property
+    def missed(self) -> int:
+        """Messages that never came, as far as the numbers tell.
+
+        Of a PUSH socket with several readers each reader sees its share only: there this means nothing.
+        """
+        return self._sequence.missed
+
+    def read(
+        self, socket: zmq.Socket[bytes], parse: Callable[[list[bytes]], _Content]
+    ) -> _Content | None:
+        """The next message of a socket that has one, parsed; None where it was dropped.
+
+        Args:
+            socket: to read from.
+            parse: parts to content; raises MessageError.
+        """
+        return self.check(self.receive(socket), parse)
+
+    def check(
+        self, parts: list[bytes], parse: Callable[[list[bytes]], _Content]
+    ) -> _Content | None:
+        """As :meth:`read`, for a message that is here already."""
+        if sum(map(len, parts)) > self._max_bytes:
+            self._drop(Refusal.OVERSIZED, f"more than {self._max_bytes} bytes")
+            return None
+        try:
+            sender, number = _origin(unpack_header(parts))
+            content = parse(parts)
+        except MessageError as error:
+            self._drop(Refusal.MALFORMED, str(error))
+            return None
+        # Only now: a damaged copy must not use up the number of the good one.
+        refusal = self._sequence.refusal(sender, number)
+        if refusal is not None:
+            self._drop(refusal, f"message {number} of sender {sender}")
+            return None
+        return content
+
+    def to_json(self) -> dict[str, int]:
+        """The counts by cause."""
+        return {refusal.value: count for refusal, count in self.refused.items()}
+
+    def receive(self, socket: zmq.Socket[bytes]) -> list[bytes]:
+        """All parts, or as many as already make too large a message; the rest is forgotten."""
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            part = socket.recv()
+            if size <= self._max_bytes and len(parts) < _MAX_PARTS:
+                parts.append(part)
+                size += len(part)
+            if not socket.getsockopt(zmq.RCVMORE):
+                return parts
+
+    def _drop(self, refusal: Refusal, detail: str) -> None:
+        self.refused[refusal] += 1
+        count = self.refused[refusal]
+        if is_worth_a_line(count):
+            _LOG.warning("message dropped, %s (%d so far): %s", refusal.value, count, detail[:200])
+
+
+def _origin(header: Mapping[str, Any]) -> tuple[str, int]:
+    sender, number = header.get("sender"), header.get("seq")
+    if not (isinstance(sender, str) and 1 <= len(sender) <= _MAX_SENDER_CHARACTERS):
+        raise MessageError("header: sender is missing or of the wrong type")
+    if not (sender.isascii() and sender.isprintable()):
+        raise MessageError("header: sender is not printable ASCII")
+    if type(number) is not int or not 0 <= number <= _MAX_NUMBER:
+        raise MessageError("header: seq is missing or of the wrong type")
+    return sender, number
+
+
 @dataclass(frozen=True)
 class SocketLimits:
-    """Messages queued per peer, and how long a send may wait for room."""
+    """Messages queued per peer, how long a send may wait for room, and the largest message taken."""
 
     high_water_mark: int
     send_timeout_ms: int
+    max_message_bytes: int = MAX_MESSAGE_BYTES
 
 
 def open_socket(
@@ -96,15 +251,18 @@ def open_socket(
     bind: str | None = None,
     connect: str | None = None,
     limits: SocketLimits,
+    keys: CurveKeys | None = None,
 ) -> zmq.Socket[bytes]:
     """A bounded socket: limited queue, limited message size, no endless waiting.
 
     Args:
-        context: ZMQ context.
-        kind: ``zmq.PUSH``, ``zmq.PULL``, ``zmq.PUB`` or ``zmq.SUB``.
+        context: ZMQ context; where keys are given and something is bound, with a
+            :class:`~blocks.zmq_security.SocketGuard`: without one nobody gets in.
+        kind: ``zmq.PUSH``, ``zmq.PULL``, ``zmq.PUB``, ``zmq.SUB``, ...
         bind: address to bind, or None.
         connect: address to connect to, or None.
-        limits: queue length and longest wait.
+        limits: queue length, longest wait, largest message.
+        keys: encrypt and authenticate with these; None: neither.
 
     Raises:
         AddressError: the address is in use or cannot be understood.
@@ -114,20 +272,37 @@ def open_socket(
     socket.setsockopt(zmq.SNDHWM, limits.high_water_mark)
     socket.setsockopt(zmq.RCVHWM, limits.high_water_mark)
     socket.setsockopt(zmq.SNDTIMEO, limits.send_timeout_ms)
-    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+    socket.setsockopt(zmq.MAXMSGSIZE, _SOCKET_LIMIT * limits.max_message_bytes)
     # A connection that has not come about takes no messages: a send waits for it and times out, instead
     # of filling a queue that nobody will ever read.
     socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
+    if keys is not None:
+        _encrypt(socket, keys, server=bind is not None)
+    address = bind if bind is not None else connect
     try:
+        if address is not None and "[" in address:
+            socket.setsockopt(zmq.IPV6, 1)
         if bind is not None:
             socket.bind(bind)
-        if connect is not None:
+        elif connect is not None:
             socket.connect(connect)
     except zmq.ZMQError as error:
         socket.close()
-        address = bind if bind is not None else connect
         raise AddressError(f"cannot open {address}: {str(error).lower()}") from None
     return socket
+
+
+def _encrypt(socket: zmq.Socket[bytes], keys: CurveKeys, *, server: bool) -> None:
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+    if not server:
+        socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server)
+        return
+    socket.setsockopt(zmq.CURVE_SERVER, 1)
+    socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN.encode())
+    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
 
 def bound_address(socket: zmq.Socket[bytes]) -> str:

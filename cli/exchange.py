@@ -17,15 +17,18 @@ from cli.output import atomic_write, make_console, make_folder
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from blocks.frame_sender import FrameSender
     from sdr_config.schema import Profile
     from semantic.codec import Codec
     from semantic.index_frame import IndexFrame
 
 _POLL_MS = 200
+# A worker takes one picture beside the one it works on, so that the rest stays for other workers.
+_PICTURES_AHEAD = 1
 
 
 class ExchangeError(RuntimeError):
-    """Nobody takes what is sent."""
+    """Pictures that could not be sent."""
 
 
 def register(app: typer.Typer) -> None:
@@ -35,59 +38,111 @@ def register(app: typer.Typer) -> None:
 
 
 def send(
-    image: options.Image,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE|FOLDER|-",
+            help="Photos; folders of photos; - for paths on standard input, one a line.",
+        ),
+    ],
     query: options.Query,
+    rate: Annotated[
+        float | None, typer.Option(help="Pictures per second at most; default as fast as it goes.")
+    ] = None,
+    patience: Annotated[
+        float, typer.Option(min=0.0, help="Seconds a picture may wait for the transmitter.")
+    ] = 30.0,
     profile: options.Profile = "usrp",
     overrides: options.Overrides = None,
 ) -> None:
-    """Encode a photo and hand it to the transmitter of a profile (uoisc tx)."""
-    from semantic.index_frame import MAX_FRAME_ID, check_query
+    """Encode photos and hand them to the transmitter of a profile (uoisc tx)."""
+    from semantic.index_frame import check_query
 
     query = check_query(query)
+    if rate is not None and not 0 < rate < float("inf"):
+        raise typer.BadParameter("expected a number above 0", param_hint="--rate")
     settings = _load(profile, overrides)
 
-    from semantic.pictures import load_picture
+    from blocks.frame_sender import FrameSender
+    from cli.picture_list import list_pictures
+    from flowgraphs.keys import profile_keys
 
-    console = make_console()
+    keys = profile_keys(settings)
+    # Before the codec is loaded: a folder without pictures needs none.
+    pictures = list_pictures(sources)
+    first = next(pictures, None)
+    if first is None:
+        raise ExchangeError("no pictures to send")
     codec = _codec(settings)
-    # Any number will do as long as the next picture has another: a receiver takes the same number
-    # twice in a row for one picture.
-    frame = codec.encode(
-        load_picture(image, codec.image_size),
-        query,
-        secrets.randbelow(MAX_FRAME_ID + 1),
-        rate=codec.rate(settings.codec.bits_per_pixel),
-    )
-    _hand_over(frame, settings)
-    console.print(f"picture {frame.frame_id} handed to {settings.zmq.frames_in}", markup=False)
+    zmq = settings.zmq
+    with FrameSender(zmq.frames_in, patience, zmq.send_timeout_ms, keys) as sender:
+        run = _Sending(sender, codec, query, settings)
+        run.send(first)
+        for path in pictures:
+            run.pause(rate)
+            run.send(path)
+    run.report()
 
 
-def _hand_over(frame: IndexFrame, settings: Profile) -> None:
-    import zmq
+class _Sending:
+    """One run of ``uoisc send``: a bad picture does not stop it, but is told of in the end."""
 
-    from blocks.zmq_messages import TOPIC_FRAME, MessageWriter, SocketLimits, open_socket
+    def __init__(self, sender: FrameSender, codec: Codec, query: str, settings: Profile) -> None:
+        self._sender, self._codec, self._query = sender, codec, query
+        self._rate = codec.rate(settings.codec.bits_per_pixel)
+        self._address = settings.zmq.frames_in
+        # Any number will do as long as the next picture has another: a receiver takes the same number
+        # twice in a row for one picture.
+        self._frame_id = secrets.randbits(32)
+        self._started_s = self._due_s = time.monotonic()
+        self._sent = 0
+        self._failed: list[Exception] = []
+        self._console = make_console()
 
-    timeout_ms = settings.zmq.send_timeout_ms
-    context = zmq.Context[zmq.Socket[bytes]]()
-    try:
-        socket = open_socket(
-            context,
-            zmq.PUSH,
-            connect=settings.zmq.frames_in,
-            limits=SocketLimits(settings.zmq.high_water_mark, timeout_ms),
-        )
-        # What is sent is on its way when the socket closes, not yet at its end.
-        socket.setsockopt(zmq.LINGER, timeout_ms)
+    def pause(self, per_second: float | None) -> None:
+        """Wait for the next picture's turn."""
+        if per_second is None:
+            return
+        now_s = time.monotonic()
+        self._due_s = max(self._due_s + 1 / per_second, now_s)
+        time.sleep(self._due_s - now_s)
+
+    def send(self, path: Path) -> None:
+        """Encode one picture and hand it over."""
+        from semantic.pictures import PictureError, load_picture
+
         try:
-            socket.send_multipart(MessageWriter().pack_frame(TOPIC_FRAME, frame))
-        except zmq.Again:
+            with self._console.status(f"{self._sent} sent, encoding"):
+                picture = load_picture(path, self._codec.image_size)
+                frame = self._codec.encode(picture, self._query, self._frame_id, rate=self._rate)
+        except PictureError as error:
+            self._failed.append(error)
+            self._console.print(f"not sent: {error}", markup=False)
+            return
+        self._sender.send(frame, self._notice)
+        self._sent += 1
+        self._frame_id = (self._frame_id + 1) & 0xFFFF_FFFF
+        self._console.print(
+            f"{path}: picture {frame.frame_id} handed to {self._address}", markup=False
+        )
+
+    def _notice(self) -> None:
+        self._console.print(f"waiting for the transmitter at {self._address}", markup=False)
+
+    def report(self) -> None:
+        """Say how it went; raises ExchangeError, or the one picture's own error."""
+        total = self._sent + len(self._failed)
+        if total > 1:
+            seconds = time.monotonic() - self._started_s
+            self._console.print(
+                f"{self._sent} of {total} pictures sent in {seconds:.1f} s", markup=False
+            )
+        if len(self._failed) == total == 1:
+            raise self._failed[0]
+        if self._failed:
             raise ExchangeError(
-                f"nobody takes pictures at {settings.zmq.frames_in}: is uoisc tx running with this profile?"
-            ) from None
-        socket.close()
-        context.term()
-    finally:
-        context.destroy(linger=0)
+                f"{len(self._failed)} of {total} pictures were not sent, the first: {self._failed[0]}"
+            )
 
 
 def receive(
@@ -100,15 +155,20 @@ def receive(
 ) -> None:
     """Decode what the receiver of a profile (uoisc rx) hands on; several may share the work."""
     settings = _load(profile, overrides)
+
+    from flowgraphs.keys import profile_keys
+
+    keys = profile_keys(settings)
     make_folder(output)
     codec = _codec(settings, towers=False)
 
     import zmq
 
-    from blocks.zmq_messages import SocketLimits, open_socket
+    from blocks.zmq_messages import MessageReader, SocketLimits, open_socket
 
     console = make_console()
     context = zmq.Context[zmq.Socket[bytes]]()
+    reader = MessageReader()
     ended = False
 
     def end(*_: object) -> None:
@@ -117,39 +177,47 @@ def receive(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
+    done = 0
     try:
         socket = open_socket(
             context,
             zmq.PULL,
             connect=settings.zmq.pictures_out,
-            limits=SocketLimits(settings.zmq.high_water_mark, settings.zmq.send_timeout_ms),
+            limits=SocketLimits(_PICTURES_AHEAD, settings.zmq.send_timeout_ms),
+            keys=keys,
         )
         console.print(f"waiting for pictures from {settings.zmq.pictures_out}", markup=False)
-        done = 0
         while not ended and (count is None or done < count):
             if socket.poll(_POLL_MS):
-                done += _take(socket.recv_multipart(), codec, output, console)
+                frame = reader.read(socket, _parse_picture)
+                done += frame is not None and _decode(frame, codec, output, console)
     finally:
         context.destroy(linger=0)
+    dropped = ", ".join(f"{n} {name}" for name, n in reader.to_json().items() if n)
+    console.print(f"{done} pictures" + (f", dropped: {dropped}" if dropped else ""), markup=False)
 
 
-def _take(parts: list[bytes], codec: Codec, folder: Path, console: Console) -> int:
-    """Decode and write one message; 1 where it was a picture, 0 where it was dropped."""
-    from blocks.zmq_messages import TOPIC_PICTURE, MessageError, unpack_frame
+def _parse_picture(parts: list[bytes]) -> IndexFrame:
+    from blocks.zmq_messages import TOPIC_PICTURE, unpack_frame
+
+    return unpack_frame(parts, TOPIC_PICTURE)
+
+
+def _decode(frame: IndexFrame, codec: Codec, folder: Path, console: Console) -> bool:
+    """Decode and write one picture; False where it is another codec's."""
     from semantic.index_frame import IndexFrameError
 
+    started = time.monotonic()
     try:
-        frame = unpack_frame(parts, TOPIC_PICTURE)
-        started = time.monotonic()
         picture = codec.decode(frame, soft=True)
-    except (MessageError, IndexFrameError) as error:
-        console.print(f"message dropped: {error}", markup=False)
-        return 0
+    except IndexFrameError as error:
+        console.print(f"picture {frame.frame_id} dropped: {error}", markup=False)
+        return False
     path = folder / f"{frame.frame_id:010}.png"
     atomic_write(path, partial(picture.save, format="PNG"))
     state = "complete" if frame.complete else f"{100 * frame.erased_fraction:.0f} % estimated"
     console.print(f"{path}: {state}, {time.monotonic() - started:.3f} s", markup=False)
-    return 1
+    return True
 
 
 def _load(profile: str, overrides: list[str] | None) -> Profile:

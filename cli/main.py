@@ -21,6 +21,7 @@ from cli import (
     encode,
     exchange,
     grc_path,
+    keys,
     loopback,
     radio,
     rungs,
@@ -39,7 +40,7 @@ app = typer.Typer(
 )
 # In the order of the help.
 _COMMANDS = (
-    *(demo, loopback, encode, decode, radio, exchange),
+    *(demo, loopback, encode, decode, radio, exchange, keys),
     *(train, rungs, benchmark, doctor, config, grc_path),
 )
 for _module in _COMMANDS:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Protocol
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
 from cli import options
 from cli.output import make_console
+from cli.radio_status import StatisticsFile, rx_line, rx_record, tx_line, tx_record
 
 if TYPE_CHECKING:
     from flowgraphs.radio_settings import SettingsReadBack
     from sdr_config.schema import Profile
-    from semantic.link_statistics import BurstRecord
 
 _STATUS_PERIOD_S = 1.0
 
@@ -37,15 +38,27 @@ def register(app: typer.Typer) -> None:
 Duration = Annotated[
     float | None, typer.Option(min=0.0, help="Seconds to run; without it until Ctrl-C.")
 ]
+JsonStats = Annotated[
+    Path | None,
+    typer.Option(
+        "--json-stats", metavar="FILE", help="Totals as JSON, renewed while running and at the end."
+    ),
+]
 
 
 def tx(
     profile: options.Profile,
     duration: Duration = None,
+    json_stats: JsonStats = None,
     overrides: options.Overrides = None,
 ) -> None:
     """Send the index frames that arrive at zmq.frames_in over a radio."""
     settings = _load(profile, overrides)
+
+    def record() -> dict[str, Any]:
+        return tx_record(top)
+
+    file = StatisticsFile(json_stats, "tx", settings.name, record)
     from flowgraphs.transmitter import Transmitter, level_report
 
     top = Transmitter(settings)
@@ -54,25 +67,22 @@ def tx(
         f"sending what arrives at {top.index_source.address}; {level_report(settings)}",
         markup=False,
     )
-
-    def status() -> str:
-        modulator = top.modulator
-        text = f"{modulator.frames_sent} frames, {modulator.bursts_sent} bursts sent"
-        if top.statistics is None:
-            return text
-        told = top.statistics
-        return f"{text}, {told.acknowledged} acknowledged, {told.underflows} underflows, {told.late} late"
-
-    _run(top, duration, status, lambda: None)
+    _run(top, duration, lambda: tx_line(record()), file, lambda: None)
 
 
 def rx(
     profile: options.Profile,
     duration: Duration = None,
+    json_stats: JsonStats = None,
     overrides: options.Overrides = None,
 ) -> None:
     """Receive from a radio and hand index frames on at zmq.pictures_out."""
     settings = _load(profile, overrides)
+
+    def record() -> Mapping[str, Any]:
+        return rx_record(top)
+
+    file = StatisticsFile(json_stats, "rx", settings.name, record)
     from flowgraphs.receiver import Receiver
     from semantic.geometries import shipped_geometries
 
@@ -82,17 +92,7 @@ def rx(
     make_console().print(
         f"pictures at {sink.pictures_address}, watch at {sink.watch_address}", markup=False
     )
-
-    def status() -> str:
-        statistics = top.receiver.statistics
-        text = (
-            f"{statistics.detected} bursts, {statistics.code_blocks_ok}/{statistics.code_blocks} code "
-            f"blocks, {statistics.samples_dropped} samples dropped, {statistics.overflows} overflows"
-        )
-        last = next(reversed(top.receiver.records), None)
-        return text if last is None else f"{text}; last burst: {_measured(last)}"
-
-    _run(top, duration, status, top.fault)
+    _run(top, duration, lambda: rx_line(record()), file, top.fault)
 
 
 def _load(profile: str, overrides: list[str] | None) -> Profile:
@@ -106,15 +106,11 @@ def _print_settings(settings: SettingsReadBack | None) -> None:
         make_console().print(f"the radio says: {settings.text()}", markup=False)
 
 
-def _measured(burst: BurstRecord) -> str:
-    level_dbfs = 20 * math.log10(max(burst.level, 1e-6))
-    return f"level {level_dbfs:.1f} dBFS, Es/N0 {burst.snr_db:.1f} dB, carrier {burst.cfo_hz:+.0f} Hz"
-
-
 def _run(
     top: _Flowgraph,
     duration_s: float | None,
     status: Callable[[], str],
+    file: StatisticsFile,
     failure: Callable[[], BaseException | None],
 ) -> None:
     """Start, show a status line every second, stop on Ctrl-C, a termination signal, time or a fault."""
@@ -122,17 +118,22 @@ def _run(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     console = make_console()
-    left_s = duration_s if duration_s is not None else float("inf")
+    end_s = time.monotonic() + (duration_s if duration_s is not None else float("inf"))
     try:
         top.start()
         with console.status("running") as line:
-            while left_s > 0 and not ended.wait(min(_STATUS_PERIOD_S, left_s)):
-                left_s -= _STATUS_PERIOD_S
+            while (left_s := end_s - time.monotonic()) > 0:
+                if ended.wait(min(_STATUS_PERIOD_S, left_s)):
+                    break
                 line.update(status())
+                file.renew()
                 if (fault := failure()) is not None:
                     raise fault
     finally:
         top.stop()
         top.wait()
-        top.close()
-    console.print(status(), markup=False)
+        console.print(status(), markup=False)
+        try:
+            file.close()
+        finally:
+            top.close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from gnuradio import analog, filter, gr
 from gnuradio import blocks as gr_blocks
 
 from blocks.block_fading import BlockFading, Fading
+from sdr_config.schema import Profile
 
 _ROTATOR_SAMPLES = 2048
 
@@ -84,3 +86,22 @@ class Channel(gr.hier_block2):
         # The flowgraph keeps the C++ side of a block alive, not the Python side of a Python block.
         self._chain = chain
         self.connect(self, *chain, self)
+
+    @classmethod
+    def of(cls, profile: Profile) -> Self:
+        """The channel that a profile describes; its section ``channel`` must be there."""
+        waveform, channel = profile.waveform, profile.channel
+        if channel is None:
+            raise ValueError(f"profile {profile.name} has no section channel")
+        return cls(
+            sample_rate_hz=waveform.sample_rate_hz,
+            samples_per_symbol=waveform.samples_per_symbol,
+            amplitude=waveform.amplitude,
+            snr_db=channel.snr_db,
+            cfo_hz=channel.cfo_hz,
+            sro_ppm=channel.sro_ppm,
+            fading=channel.fading,
+            rician_k_db=channel.rician_k_db or 0.0,
+            taps=channel.complex_taps,
+            seed=channel.seed,
+        )

@@ -9,6 +9,7 @@ from blocks.burst_modulator import BurstModulator
 from blocks.burst_receiver import BurstReceiver
 from blocks.index_sink import IndexSink
 from blocks.index_source import IndexSource
+from flowgraphs.keys import profile_keys
 from sdr_config.schema import RECEIVER_SAMPLES_PER_SYMBOL, HardwareRadio, Profile
 from semantic.index_frame import FrameGeometry
 from semantic.link_statistics import LinkStatistics
@@ -16,7 +17,9 @@ from semantic.link_statistics import LinkStatistics
 
 def make_index_source(profile: Profile) -> IndexSource:
     """Socket that frames to send arrive at; raises AddressError where it is in use."""
-    return IndexSource(profile.zmq.frames_in, profile.zmq.high_water_mark)
+    return IndexSource(
+        profile.zmq.frames_in, profile.zmq.high_water_mark, keys=profile_keys(profile)
+    )
 
 
 def make_modulator(profile: Profile) -> BurstModulator:
@@ -63,4 +66,5 @@ def make_index_sink(
         frame_timeout_s=frame_timeout_s,
         high_water_mark=profile.zmq.high_water_mark,
         send_timeout_ms=profile.zmq.send_timeout_ms,
+        keys=profile_keys(profile),
     )

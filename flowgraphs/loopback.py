@@ -27,6 +27,7 @@ from blocks.zmq_messages import (
 )
 from flowgraphs.channel import Channel
 from flowgraphs.front_end import FrontEnd
+from flowgraphs.keys import profile_keys
 from flowgraphs.link_blocks import (
     make_burst_receiver,
     make_index_sink,
@@ -93,10 +94,9 @@ class Loopback(gr.top_block):
         gr.top_block.__init__(self, "UO-ISC loopback")
         if profile.channel is None:
             raise LoopbackError(f"profile {profile.name} has no section channel")
-        self._profile = profile
         self.index_source = make_index_source(profile)
         self.modulator = make_modulator(profile)
-        self.channel = self._make_channel()
+        self.channel = Channel.of(profile)
         self.front_end = FrontEnd(
             profile.waveform.samples_per_symbol, profile.receiver.dc_block_length
         )
@@ -114,22 +114,6 @@ class Loopback(gr.top_block):
         self.msg_connect(self.modulator, "sent", self.index_source, "sent")
         self.connect(self.modulator, self.channel, self.front_end, self.receiver)
         self.msg_connect(self.receiver, "bursts", self.index_sink, "bursts")
-
-    def _make_channel(self) -> Channel:
-        waveform, channel = self._profile.waveform, self._profile.channel
-        assert channel is not None
-        return Channel(
-            sample_rate_hz=waveform.sample_rate_hz,
-            samples_per_symbol=waveform.samples_per_symbol,
-            amplitude=waveform.amplitude,
-            snr_db=channel.snr_db,
-            cfo_hz=channel.cfo_hz,
-            sro_ppm=channel.sro_ppm,
-            fading=channel.fading,
-            rician_k_db=channel.rician_k_db or 0.0,
-            taps=channel.complex_taps,
-            seed=channel.seed,
-        )
 
     def close(self) -> None:
         """Give the sockets back."""
@@ -159,9 +143,12 @@ def run_loopback(
     )
     context = zmq.Context[zmq.Socket[bytes]]()
     try:
-        push = open_socket(context, zmq.PUSH, connect=top.index_source.address, limits=limits)
+        keys = profile_keys(profile)
+        push = open_socket(
+            context, zmq.PUSH, connect=top.index_source.address, limits=limits, keys=keys
+        )
         pull = open_socket(
-            context, zmq.PULL, connect=top.index_sink.pictures_address, limits=limits
+            context, zmq.PULL, connect=top.index_sink.pictures_address, limits=limits, keys=keys
         )
         return _run(top, push, pull, frames)
     finally:

@@ -9,7 +9,8 @@ from gnuradio import gr
 from flowgraphs.radio_settings import RadioError, SettingsReadBack
 from flowgraphs.radio_soapy import read_soapy, soapy_sink, soapy_source
 from flowgraphs.radio_uhd import read_uhd, uhd_sink, uhd_source
-from sdr_config.schema import Profile, RadioPath, SoapyRadio, UhdRadio
+from flowgraphs.radio_zmq import make_zmq_sink, make_zmq_source
+from sdr_config.schema import Profile, RadioPath, SoapyRadio, UhdRadio, ZmqRadio
 
 __all__ = ["RadioError", "make_sink", "make_source", "read_settings"]
 
@@ -29,6 +30,8 @@ def make_sink(profile: Profile) -> gr.basic_block:
         return uhd_sink(radio, _path(profile, "tx", radio.tx), profile.waveform.sample_rate_hz)
     if isinstance(radio, SoapyRadio):
         return soapy_sink(radio, _path(profile, "tx", radio.tx), profile.waveform.sample_rate_hz)
+    if isinstance(radio, ZmqRadio):
+        return make_zmq_sink(profile, radio)
     raise _no_radio(profile)
 
 
@@ -43,6 +46,8 @@ def make_source(profile: Profile) -> gr.basic_block:
         return uhd_source(radio, _path(profile, "rx", radio.rx), profile.waveform.sample_rate_hz)
     if isinstance(radio, SoapyRadio):
         return soapy_source(radio, _path(profile, "rx", radio.rx), profile.waveform.sample_rate_hz)
+    if isinstance(radio, ZmqRadio):
+        return make_zmq_source(profile, radio)
     raise _no_radio(profile)
 
 
@@ -57,8 +62,8 @@ def read_settings(profile: Profile, radio: gr.basic_block) -> SettingsReadBack |
 
 def _no_radio(profile: Profile) -> RadioError:
     return RadioError(
-        f"profile {profile.name} has radio.kind {profile.radio.kind}, which is no radio: expected uhd "
-        "or soapy (for a simulated channel use uoisc loopback)"
+        f"profile {profile.name} has radio.kind {profile.radio.kind}, which is no radio: expected uhd, "
+        "soapy or zmq (for a simulated channel use uoisc loopback)"
     )
 
 

@@ -40,7 +40,7 @@ class Receiver(gr.top_block):
     """Radio -> FrontEnd -> BurstReceiver -> IndexSink.
 
     Args:
-        profile: with ``radio.kind`` uhd or soapy.
+        profile: with ``radio.kind`` uhd, soapy or zmq.
         geometries: of the codecs and rates that are known.
 
     Raises:
@@ -80,3 +80,5 @@ class Receiver(gr.top_block):
     def close(self) -> None:
         """Give the sockets back."""
         self.index_sink.close()
+        if hasattr(self.radio, "close"):
+            self.radio.close()

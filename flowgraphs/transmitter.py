@@ -27,7 +27,7 @@ class Transmitter(gr.top_block):
     ``statistics`` counts what the radio says about the bursts; None where it says nothing (gr-soapy).
 
     Args:
-        profile: with ``radio.kind`` uhd or soapy.
+        profile: with ``radio.kind`` uhd, soapy or zmq.
 
     Raises:
         RadioError: a radio that is not there, or cannot do what the profile asks.
@@ -65,8 +65,10 @@ class Transmitter(gr.top_block):
         return float(self.radio.get_time_now().get_real_secs())
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Give the sockets back."""
         self.index_source.close()
+        if hasattr(self.radio, "close"):
+            self.radio.close()
 
 
 def level_report(profile: Profile) -> str:

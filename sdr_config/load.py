@@ -233,9 +233,9 @@ def _describe(problem: Any, key: Key) -> str:
         # Where several keys are at odds the message names them itself.
         return reason if isinstance(found, dict) else f"{_show(found)}: {reason}"
     if kind == "union_tag_not_found":
-        return "radio.kind is missing, expected one of channel, uhd, soapy"
+        return "radio.kind is missing, expected one of channel, uhd, soapy, zmq"
     if kind == "union_tag_invalid":
-        return f"radio.kind is {_show(found.get('kind'))}, expected one of channel, uhd, soapy"
+        return f"radio.kind is {_show(found.get('kind'))}, expected one of channel, uhd, soapy, zmq"
     expected = expected_text(_schema_of(problem["loc"]))
     if kind == "missing":
         return f"is missing, expected {expected}"

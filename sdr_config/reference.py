@@ -7,7 +7,12 @@ from typing import Any
 from sdr_config.load import expected_text
 from sdr_config.schema import Profile
 
-_RADIO_KINDS = {"channel": "ChannelRadio", "uhd": "UhdRadio", "soapy": "SoapyRadio"}
+_RADIO_KINDS = {
+    "channel": "ChannelRadio",
+    "uhd": "UhdRadio",
+    "soapy": "SoapyRadio",
+    "zmq": "ZmqRadio",
+}
 
 
 def reference_markdown() -> str:
@@ -24,6 +29,11 @@ def reference_markdown() -> str:
         section = _section_of(node, definitions)
         if section is not None:
             parts.append(_table(f"`{name}`", section))
+            parts += [
+                _table(f"`{name}.{key}`", inner)
+                for key, value in section["properties"].items()
+                if (inner := _section_of(value, definitions)) is not None
+            ]
     for kind, definition in _RADIO_KINDS.items():
         section = definitions[definition]
         parts.append(_table(f"`radio`, `kind: {kind}`", _without_paths(section)))

@@ -111,6 +111,20 @@ class Receiver(Section):
     )
 
 
+class Keys(Section):
+    """CURVE keys, made by uoisc keys new."""
+
+    own: Annotated[str, Field(min_length=1)] = Field(description="this machine's file *.key_secret")
+    server: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="public key, or its file, of the machine that is connected to; null = our own",
+    )
+    allowed: list[Annotated[str, Field(min_length=1)]] = Field(
+        default=[],
+        description="public keys, or their files, of the machines that may connect; none = our own alone",
+    )
+
+
 class Zmq(Section):
     """Sockets between codec and radio: the flowgraphs bind, encoders and decoders connect."""
 
@@ -127,20 +141,18 @@ class Zmq(Section):
     send_timeout_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
         default=1000, description="a blocked send gives up after this many milliseconds, counted"
     )
+    keys: Keys | None = Field(
+        default=None, description="encrypts and authenticates every socket; null = none does"
+    )
     insecure: bool = Field(
         default=False,
-        description="true allows addresses that other machines reach, without encryption",
+        description="true allows addresses that other machines reach, without keys",
     )
 
     @field_validator("frames_in", "pictures_out", "watch_out")
     @classmethod
     def _check_address(cls, address: str) -> str:
-        if re.fullmatch(r"(ipc|inproc)://\S+", address):
-            return address
-        match = _TCP_ADDRESS.fullmatch(address)
-        if match is None or (match["port"] != "*" and not 1 <= int(match["port"]) <= 65_535):
-            raise ValueError("expected tcp://host:port, ipc://path or inproc://name")
-        return address
+        return _check_zmq_address(address)
 
     @model_validator(mode="after")
     def _check_reach(self) -> Self:
@@ -148,16 +160,36 @@ class Zmq(Section):
         for name, address in zip(
             ("frames_in", "pictures_out", "watch_out"), addresses, strict=True
         ):
-            match = _TCP_ADDRESS.fullmatch(address)
-            if match and match["host"] not in _LOCAL_HOSTS and not self.insecure:
-                raise ValueError(
-                    f"{name} is {address!r}, which other machines may reach: expected 127.0.0.1, "
-                    "localhost, [::1], ipc:// or inproc://, or zmq.insecure set to true"
-                )
+            self.check_reach(name, address)
+        if self.keys is not None and self.insecure:
+            raise ValueError("keys and insecure: true, expected one of them")
         fixed = [address for address in addresses if not address.endswith(":*")]
         if len(set(fixed)) < len(fixed):
             raise ValueError("expected three different addresses")
         return self
+
+    def check_reach(self, name: str, address: str) -> None:
+        """Refuse an address that strangers may reach, unless there are keys or a word that it is meant.
+
+        Raises:
+            ValueError: naming the key and what would be accepted.
+        """
+        match = _TCP_ADDRESS.fullmatch(address)
+        outside = match is not None and match["host"] not in _LOCAL_HOSTS
+        if outside and self.keys is None and not self.insecure:
+            raise ValueError(
+                f"{name} is {address!r}, which other machines may reach: expected zmq.keys (uoisc keys "
+                "new), 127.0.0.1, localhost, [::1], ipc:// or inproc://, or zmq.insecure set to true"
+            )
+
+
+def _check_zmq_address(address: str) -> str:
+    if re.fullmatch(r"(ipc|inproc)://\S+", address):
+        return address
+    match = _TCP_ADDRESS.fullmatch(address)
+    if match is None or (match["port"] != "*" and not 1 <= int(match["port"]) <= 65_535):
+        raise ValueError("expected tcp://host:port, ipc://path or inproc://name")
+    return address
 
 
 class Codec(Section):
@@ -186,7 +218,7 @@ class Codec(Section):
 
 
 class Channel(Section):
-    """The simulated channel of the loopback."""
+    """The simulated channel of the loopback, and of each receiver of a virtual air."""
 
     snr_db: Annotated[float, Field(ge=-40, le=100)] = Field(description="Es/N0 in dB")
     cfo_hz: float = Field(
@@ -377,7 +409,31 @@ class SoapyRadio(HardwareRadio):
         return self
 
 
-Radio = Annotated[ChannelRadio | UhdRadio | SoapyRadio, Field(discriminator="kind")]
+class ZmqRadio(Section):
+    """No radio: samples over a ZMQ socket, from one transmitter to one or several receivers."""
+
+    kind: Literal["zmq"]
+    address: str = Field(
+        default="tcp://127.0.0.1:5554", description="the transmitter binds, receivers connect"
+    )
+    receiver_timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=5.0,
+        description="the transmitter waits for its slowest receiver; one that takes nothing for so many "
+        "seconds is left behind, counted",
+    )
+    without_receiver: Literal["wait", "send"] = Field(
+        default="wait",
+        description="what the transmitter does while nobody listens: wait for a receiver, or send into "
+        "the void as a radio does",
+    )
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, address: str) -> str:
+        return _check_zmq_address(address)
+
+
+Radio = Annotated[ChannelRadio | UhdRadio | SoapyRadio | ZmqRadio, Field(discriminator="kind")]
 
 
 class Profile(Section):
@@ -391,7 +447,7 @@ class Profile(Section):
     zmq: Zmq = Field(default_factory=Zmq)
     codec: Codec = Field(default_factory=Codec)
     channel: Channel | None = Field(
-        default=None, description="the simulated channel, kind: channel alone"
+        default=None, description="the simulated channel, kind: channel and zmq alone"
     )
     radio: Radio
 
@@ -403,6 +459,8 @@ class Profile(Section):
             self._check_full_scale()
         if isinstance(self.radio, UhdRadio):
             self._check_master_clock(self.radio)
+        if isinstance(self.radio, ZmqRadio):
+            self._check_air(self.radio)
         return self
 
     def _check_full_scale(self) -> None:
@@ -413,15 +471,25 @@ class Profile(Section):
                 "times the level, are clipped at full scale"
             )
 
+    def _check_air(self, radio: ZmqRadio) -> None:
+        self.zmq.check_reach("radio.address", radio.address)
+        sockets = (self.zmq.frames_in, self.zmq.pictures_out, self.zmq.watch_out)
+        if radio.address in sockets and not radio.address.endswith(":*"):
+            raise ValueError(
+                f"radio.address is {radio.address}, one of section zmq: expected another"
+            )
+
     def _check_channel(self) -> None:
-        if self.radio.kind != "channel":
+        if self.radio.kind not in ("channel", "zmq"):
             if self.channel is not None:
                 raise ValueError(
                     f"section channel with radio.kind {self.radio.kind}: expected no simulated "
-                    "channel in front of a real radio, or radio.kind channel"
+                    "channel in front of a real radio, or radio.kind channel or zmq"
                 )
             return
         if self.channel is None:
+            if self.radio.kind == "zmq":
+                return
             raise ValueError("section channel is missing, expected with radio.kind channel")
         rate = self.waveform.symbol_rate_hz
         room = (self.waveform.samples_per_symbol - OCCUPIED_SYMBOL_RATES) / 2 * rate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from blocks.zmq_messages import (
     open_socket,
     unpack_frame,
 )
+from blocks.zmq_security import load_keys
+from cli.picture_list import list_pictures
 from semantic.codec import load_codec
 from semantic.demo_photos import load_photo, photo_path
 from semantic.index_frame import IndexFrame
@@ -58,13 +61,47 @@ def test_sent_picture_is_what_the_codec_makes(
         assert np.array_equal(ours, theirs)
 
 
+def test_a_folder_is_sent_in_order_and_a_bad_picture_does_not_stop_it(
+    context: zmq.Context[zmq.Socket[bytes]], uoisc: RunCommand, tmp_path: Path
+) -> None:
+    """A folder, a file after it, and a list on standard input; the codec is loaded once for all."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("c.png", "a.png"):
+        Image.new("RGB", (64, 64), {"a": "red", "c": "blue"}[name[0]]).save(folder / name)
+    (folder / "b.png").write_bytes(b"not a picture")
+    (folder / "notes.txt").write_text("not sent")
+    (folder / ".hidden.png").write_bytes(b"")
+    pull = open_socket(context, zmq.PULL, bind="tcp://127.0.0.1:*", limits=LIMITS)
+    done = uoisc(
+        *("send", folder, photo_path("chelsea"), tmp_path / "none.png", "--query", "a colour"),
+        *("--rate", "20", "--set", f"zmq.frames_in={bound_address(pull)}"),
+    )
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    handed = [Path(line.split(": ")[0]).name for line in lines if " handed to " in line]
+    assert handed == ["a.png", "c.png", "chelsea.png"]
+    assert [line.startswith("not sent: ") for line in lines].count(True) == 2
+    assert lines[-2].startswith("3 of 5 pictures sent in ")
+    assert lines[-1].startswith("error: 2 of 5 pictures were not sent, the first: ")
+    assert "b.png: not a picture" in lines[-1]
+    frames = []
+    for _ in range(3):
+        assert pull.poll(5000)
+        frames.append(unpack_frame(pull.recv_multipart(), TOPIC_FRAME))
+    # One number after the other: a receiver takes the same number twice for one picture.
+    first = frames[0].frame_id
+    assert [frame.frame_id for frame in frames] == [(first + n) % 2**32 for n in range(3)]
+    assert not pull.poll(200)
+
+
 def test_send_where_nobody_listens(uoisc: RunCommand) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     done = uoisc(
         *("send", photo_path("chelsea"), "--query", "a cat"),
-        *("--set", f"zmq.frames_in=tcp://127.0.0.1:{port}", "--set", "zmq.send_timeout_ms=300"),
+        *("--set", f"zmq.frames_in=tcp://127.0.0.1:{port}", "--patience", "0.3"),
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: nobody takes pictures")
@@ -128,3 +165,63 @@ def test_receive_ends_in_order_on_ctrl_c(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["send", "empty", "--query", "x"], 1, "empty: no pictures in this folder"),
+        (["send", "-", "--query", "x"], 1, "no pictures to send"),
+        (["send", "a.png", "--query", "x", "--rate", "0"], 2, "expected a number above 0"),
+        (["send", "a.png", "--query", "x", "--rate", "nan"], 2, "expected a number above 0"),
+        (["send", "a.png", "--query", "x", "--set", "zmq.keys.own=none"], 1, "none: No such file"),
+        (["receive", "-o", "out", "--set", "zmq.keys.own=none"], 1, "none: No such file"),
+        (["keys", "new", "--name", "a/b"], 2, "expected a plain name"),
+    ],
+)
+def test_mistakes_are_told_before_the_codec_is_loaded(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    expected: str,
+) -> None:
+    from cli import exchange
+    from cli.main import run
+
+    def no_codec(*_: object, **__: object) -> None:
+        raise AssertionError("the codec was loaded")
+
+    monkeypatch.setattr(exchange, "_codec", no_codec)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert run(arguments) == code
+    assert expected in capsys.readouterr().err
+
+
+def test_list_of_pictures(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("b.PNG", "a.jpg", "c.webp", "d.txt", ".e.png"):
+        (folder / name).touch()
+    (folder / "f.png").mkdir()
+    names = [path.name for path in list_pictures([str(folder), "x.png", str(folder / "b.PNG")])]
+    assert names == ["a.jpg", "b.PNG", "c.webp", "x.png", "b.PNG"]
+    lines = iter(["one.png\n", "\n", " two words.png\r\n", "three.png"])
+    found = list_pictures(["-"], lines)
+    assert next(found) == Path("one.png")  # before the next line is there
+    assert next(lines) == "\n"
+    assert [str(path) for path in found] == [" two words.png", "three.png"]
+
+
+def test_new_keys(uoisc: RunCommand, tmp_path: Path) -> None:
+    done = uoisc("keys", "new", "--name", "bench", "-o", "here")
+    assert done.returncode == 0, done.stderr
+    keys = load_keys(str(tmp_path / "here" / "bench.key_secret"))
+    assert done.stdout == f"{keys.public.decode()}\n"
+    assert keys.secret.decode() not in done.stdout + done.stderr
+    again = uoisc("keys", "new", "--name", "bench", "-o", "here")
+    assert again.returncode == 1
+    assert again.stderr == "error: here/bench.key: exists and is not replaced\n"

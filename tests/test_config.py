@@ -33,7 +33,7 @@ def error_of(profile: str | Path, *overrides: str) -> str:
 
 def test_shipped_profiles_load() -> None:
     radios = {"usrp", "usrp_b210", "usrp_n210", "usrp_x310", "soapy", "pluto"}
-    assert {"loopback", *radios} <= set(shipped_profiles())
+    assert {"loopback", "virtual", *radios} <= set(shipped_profiles())
     for name in shipped_profiles():
         profile = load_profile(name)
         assert profile.name == name
@@ -147,7 +147,7 @@ def test_rician_has_a_stated_default() -> None:
         ("receiver.when_full=wait", "expected one of block, drop"),
         ("codec.device=gpu", "expected one of auto, cpu, cuda, mps"),
         ("codec.checkpoint=''", "codec.checkpoint"),
-        ("radio.kind=foo", "radio.kind is 'foo', expected one of channel, uhd, soapy"),
+        ("radio.kind=foo", "radio.kind is 'foo', expected one of channel, uhd, soapy, zmq"),
         ("radio={}", "radio.kind is missing"),
         ("radio=null", "radio"),
         ("name.x=3", "name: is 'loopback', not a section"),
@@ -182,6 +182,36 @@ def test_addresses_others_can_reach_need_a_word(address: str) -> None:
     assert "zmq.insecure" in error_of("loopback", f"zmq.frames_in={address}")
     profile = load_profile("loopback", [f"zmq.frames_in={address}", "zmq.insecure=true"])
     assert profile.zmq.frames_in == address
+
+
+def test_keys_open_addresses_to_others() -> None:
+    profile = load_profile(
+        "loopback", ["zmq.frames_in=tcp://0.0.0.0:5551", "zmq.keys.own=lab.key_secret"]
+    )
+    assert profile.zmq.keys is not None
+    assert (profile.zmq.keys.server, profile.zmq.keys.allowed) == (None, [])
+    message = error_of("loopback", "zmq.keys.own=lab.key_secret", "zmq.insecure=true")
+    assert "keys and insecure" in message
+    assert "zmq.keys.own" in error_of("loopback", "zmq.keys.server=x")
+
+
+@pytest.mark.parametrize("address", ["tcp://0.0.0.0:5554", "tcp://192.168.1.2:5554"])
+def test_the_virtual_air_reaches_others_only_where_meant(address: str) -> None:
+    message = error_of("virtual", f"radio.address={address}")
+    assert f"radio.address is '{address}'" in message
+    assert "zmq.keys" in message
+    for word in ("zmq.insecure=true", "zmq.keys.own=lab.key_secret"):
+        load_profile("virtual", [f"radio.address={address}", word])
+
+
+def test_the_virtual_air_needs_an_address_of_its_own() -> None:
+    assert "one of section zmq" in error_of("virtual", "radio.address=tcp://127.0.0.1:5551")
+    assert "expected tcp://host:port" in error_of("virtual", "radio.address=nonsense")
+
+
+def test_the_virtual_air_has_a_channel_or_none() -> None:
+    assert load_profile("virtual", ["channel=null"]).channel is None
+    assert "channel.cfo_hz" in error_of("virtual", "channel.cfo_hz=2e6")
 
 
 @pytest.mark.parametrize(

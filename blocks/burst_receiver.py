@@ -25,6 +25,7 @@ from blocks.modem.burst_finder import BurstFinder, FoundBurst
 from blocks.modem.ldpc_decoder import DEFAULT_MAX_ITERATIONS
 from blocks.modem.stream_receiver import Outcome, ReceivedBurst, receive_burst, warm_up
 from blocks.pmt_arrays import array_to_pmt
+from blocks.rx_time import RX_TIME_TAG, LossCounter, pmt_to_time
 from blocks.sample_ring import Gap, SampleRing
 from blocks.worker_thread import WorkerThread
 from semantic.link_statistics import BurstRecord, Fate, LinkStatistics
@@ -96,6 +97,11 @@ class BurstReceiver(gr.sync_block):
         self._failure: BaseException | None = None
         self._ended = False
         self._end_key = pmt.intern(END_TAG)
+        self._time_key = pmt.intern(RX_TIME_TAG)
+        self._losses = LossCounter(wf.RECEIVER_SAMPLES_PER_SYMBOL * symbol_rate_hz)
+        self._timed_until = 0
+        # What never came from the radio; what the receiver itself dropped is in `statistics`.
+        self.samples_lost = 0
 
     @property
     def failure(self) -> BaseException | None:
@@ -127,6 +133,9 @@ class BurstReceiver(gr.sync_block):
         end = self._end_of_stream(samples.size)
         if end is not None:
             samples = samples[:end]
+        samples = self._up_to_next_gap(samples)
+        if end is not None and samples.size < end:
+            end = None
         if self._when_full == "drop":
             self.statistics.samples_dropped += self._ring.write_or_drop(samples)
             taken = samples.size
@@ -137,6 +146,23 @@ class BurstReceiver(gr.sync_block):
             self._ring.end()
             return len(inputs[0])
         return taken
+
+    def _up_to_next_gap(self, samples: NDArray[np.complex64]) -> NDArray[np.complex64]:
+        """Tell the ring of samples lost before the first of these; the rest up to the next time tag."""
+        first = self.nitems_read(0)
+        tags = self.get_tags_in_range(0, first, first + samples.size, self._time_key)
+        for tag in sorted(tags, key=lambda tag: tag.offset):
+            offset = int(tag.offset)
+            if offset < self._timed_until:
+                continue
+            if offset > first:
+                return samples[: offset - first]
+            self._timed_until = offset + 1
+            lost = self._losses.lost_before(offset, pmt_to_time(tag.value))
+            if lost:
+                self.samples_lost += lost
+                self._ring.write_gap(lost)
+        return samples
 
     def _end_of_stream(self, count: int) -> int | None:
         """Place of the end mark among the next ``count`` samples, None where there is none."""

@@ -53,12 +53,19 @@ class SampleRing:
         with self._changed:
             dropped = samples.size - self._store(samples[: self._room()])
             if dropped:
-                if self._gaps and self._gaps[-1][0] == self._written:
-                    dropped_before = self._gaps.pop()[1]
-                    self._gaps.append((self._written, dropped_before + dropped))
-                else:
-                    self._gaps.append((self._written, dropped))
+                self._add_gap(dropped)
             return dropped
+
+    def write_gap(self, lost: int) -> None:
+        """Tell the reader that ``lost`` samples are missing here: they never came."""
+        with self._changed:
+            self._add_gap(lost)
+            self._changed.notify_all()
+
+    def _add_gap(self, count: int) -> None:
+        if self._gaps and self._gaps[-1][0] == self._written:
+            count += self._gaps.pop()[1]
+        self._gaps.append((self._written, count))
 
     def end(self) -> None:
         """Nothing follows."""

@@ -18,9 +18,11 @@ from captures.errors import CaptureError
 from captures.files import read_bounded, replace_file
 from captures.metadata import MAX_SENT_FRAMES, SentFile
 from captures.recording import Recording
+from semantic.geometries import shipped_geometries
 from semantic.index_frame import (
     MAX_HEADER_BYTES,
     MAX_PAYLOAD_BITS,
+    FrameGeometry,
     IndexFrame,
     IndexFrameError,
 )
@@ -38,11 +40,11 @@ class SentFrame:
 
     Args:
         frame: its indices.
-        picture: the photo it was made of, a PNG or other picture file's content; None where not known.
+        picture: file of the photo it was made of; None where there is none.
     """
 
     frame: IndexFrame
-    picture: bytes | None = None
+    picture: Path | None = None
 
 
 def sent_folder(metadata_path: Path) -> Path:
@@ -68,9 +70,9 @@ def gather_sent(paths: Sequence[Path]) -> list[SentFrame]:
     return [SentFrame(IndexFrame.read(file), _picture_beside(file)) for file in files]
 
 
-def _picture_beside(path: Path) -> bytes | None:
+def _picture_beside(path: Path) -> Path | None:
     picture = path.with_suffix(PICTURE_EXT)
-    return read_bounded(picture, MAX_PICTURE_BYTES) if picture.exists() else None
+    return picture if picture.exists() else None
 
 
 def store_sent(metadata_path: Path, frames: Sequence[SentFrame]) -> list[dict[str, Any]]:
@@ -95,7 +97,8 @@ def store_sent(metadata_path: Path, frames: Sequence[SentFrame]) -> list[dict[st
         replace_file(folder / f"{stem}{FRAME_EXT}", content)
         entry = {"file": f"{stem}{FRAME_EXT}", "sha256": hashlib.sha256(content).hexdigest()}
         if sent.picture is not None:
-            replace_file(folder / f"{stem}{PICTURE_EXT}", sent.picture)
+            content = read_bounded(sent.picture, MAX_PICTURE_BYTES)
+            replace_file(folder / f"{stem}{PICTURE_EXT}", content)
             entry["picture"] = f"{stem}{PICTURE_EXT}"
         entries.append(entry)
     return entries
@@ -120,7 +123,13 @@ def _load(folder: Path, entry: SentFile) -> SentFrame:
         frame = IndexFrame.from_bytes(content)
     except IndexFrameError as error:
         raise CaptureError(f"{path}: {error}") from None
-    picture = None
-    if entry.picture is not None:
-        picture = read_bounded(folder / entry.picture, MAX_PICTURE_BYTES)
-    return SentFrame(frame, picture)
+    return SentFrame(frame, None if entry.picture is None else folder / entry.picture)
+
+
+def known_geometries(frames: Sequence[SentFrame]) -> list[FrameGeometry]:
+    """Geometries of the shipped codecs and of these frames: what a receiver of them has to know."""
+    known = {(one.codec_tag, one.payload_bits): one for one in shipped_geometries()}
+    for sent in frames:
+        geometry = sent.frame.geometry
+        known[geometry.codec_tag, geometry.payload_bits] = geometry
+    return list(known.values())

@@ -11,9 +11,10 @@ from __future__ import annotations
 import bisect
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -121,6 +122,19 @@ class RecordingWriter:
             self.data_path.open("xb").close()
         except OSError as error:
             raise CaptureError(f"{self.data_path}: cannot write: {error.strerror}") from None
+
+    def begin(self, started: datetime) -> None:
+        """The first sample comes now; before any gap."""
+        self.header = replace(self.header, started=started)
+        self._segments = _Segments()
+        self.add_gap(0, 0)
+
+    def discard(self) -> None:
+        """Take everything away again: nothing was recorded."""
+        for path in (self.path, self.data_path):
+            path.unlink(missing_ok=True)
+        if self._sent:
+            shutil.rmtree(sent_folder(self.path), ignore_errors=True)
 
     def add_gap(self, sample_start: int, lost: int) -> None:
         """Begin a segment: ``lost`` samples are missing before sample ``sample_start`` of the recording."""

@@ -21,6 +21,7 @@ USER_ERRORS = frozenset(
         "blocks.modem.ldpc_vectors.VectorFileError",
         "blocks.modem.waveform.WaveformError",
         "blocks.zmq_messages.AddressError",
+        "captures.errors.CaptureError",
         "cli.exchange.ExchangeError",
         "cli.output.OutputError",
         "flowgraphs.radios.RadioError",

@@ -14,6 +14,7 @@ import typer
 
 from cli import (
     benchmark,
+    captures,
     config,
     decode,
     demo,
@@ -22,6 +23,8 @@ from cli import (
     exchange,
     loopback,
     radio,
+    record,
+    replay,
     rungs,
     train,
 )
@@ -39,6 +42,7 @@ app = typer.Typer(
 # In the order of the help.
 _COMMANDS = (
     *(demo, loopback, encode, decode, radio, exchange),
+    *(record, replay, captures),
     *(train, rungs, benchmark, doctor, config),
 )
 for _module in _COMMANDS:

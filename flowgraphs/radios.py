@@ -20,7 +20,8 @@ from gnuradio import blocks as gr_blocks
 from gnuradio import gr, soapy, uhd
 
 from blocks.burst_modulator import LENGTH_TAG
-from sdr_config.schema import Profile, RadioPath, SoapyRadio, UhdPath, UhdRadio
+from flowgraphs.radio_file import make_file_source
+from sdr_config.schema import FileRadio, Profile, RadioPath, SoapyRadio, UhdPath, UhdRadio
 
 _Path = TypeVar("_Path", bound=RadioPath)
 
@@ -60,12 +61,15 @@ def make_source(profile: Profile) -> gr.basic_block:
 
     Raises:
         RadioError: no such device, no receive side, or a setting that the device does not take.
+        CaptureError: a recording that is not there or cannot be replayed.
     """
     radio = profile.radio
     if isinstance(radio, UhdRadio):
         return _uhd_source(radio, _path(profile, "rx", radio.rx), profile.waveform.sample_rate_hz)
     if isinstance(radio, SoapyRadio):
         return _soapy_source(radio, _path(profile, "rx", radio.rx), profile.waveform.sample_rate_hz)
+    if isinstance(radio, FileRadio):
+        return make_file_source(radio, profile.waveform)
     raise _no_radio(profile)
 
 

@@ -238,6 +238,7 @@ def record_radio(
         writer, top.tape, top.receiver, top.front_end.delay_samples, _samples_per_symbol(writer)
     )
     try:
+        writer.begin(datetime.now(UTC))
         with annotator:
             top.start()
             try:

@@ -7,7 +7,12 @@ from typing import Any
 from sdr_config.load import expected_text
 from sdr_config.schema import Profile
 
-_RADIO_KINDS = {"channel": "ChannelRadio", "uhd": "UhdRadio", "soapy": "SoapyRadio"}
+_RADIO_KINDS = {
+    "channel": "ChannelRadio",
+    "uhd": "UhdRadio",
+    "soapy": "SoapyRadio",
+    "file": "FileRadio",
+}
 
 
 def reference_markdown() -> str:

@@ -131,7 +131,7 @@ class Annotation(_Strict):
 
     sample_start: _Count = _core(keys.SAMPLE_START_KEY)
     sample_count: _Count | None = _core(keys.SAMPLE_COUNT_KEY, None)
-    fate: Literal[tuple(fate.value for fate in Fate)] | None = _ours("fate", None)  # type: ignore[valid-type]
+    fate: Annotated[Fate, Field(strict=False)] | None = _ours("fate", None)
     receiver_sample: Annotated[int, Field(ge=-(1 << 62), lt=1 << 63)] = _ours("receiver_sample", 0)
     snr_db: float = _ours("snr_db", 0.0)
     cfo_hz: float = _ours("cfo_hz", 0.0)
@@ -145,9 +145,10 @@ class Annotation(_Strict):
     sample_rate_offset_ppm: float | None = _ours("sample_rate_offset_ppm", None)
 
     def to_record(self) -> BurstRecord:
-        """The statistics record that the annotation was made from; only where there is a fate."""
+        """The statistics record that the annotation was made from; there must be a fate."""
+        assert self.fate is not None
         values = {name: getattr(self, name) for name in _RECORD_FIELDS}
-        return BurstRecord(fate=Fate(self.fate), start_sample=self.receiver_sample, **values)
+        return BurstRecord(fate=self.fate, start_sample=self.receiver_sample, **values)
 
 
 _RECORD_FIELDS = [

@@ -81,11 +81,18 @@ class Recording:
         """Unbroken stretches, the first from sample 0 on; starts count from the first sample in the file."""
         offset = self.metadata.info.offset
         moved = [
-            segment.model_copy(update={"sample_start": segment.sample_start - offset})
+            segment.model_copy(
+                update={
+                    "sample_start": segment.sample_start - offset,
+                    "global_index": segment.stream_index,
+                }
+            )
             for segment in self.metadata.segments
         ]
-        if not moved or moved[0].sample_start > 0:
-            moved.insert(0, Segment(sample_start=0))  # type: ignore[call-arg]
+        first = moved[0].sample_start if moved else 1
+        if first > 0:
+            index = max(0, moved[0].stream_index - first) if moved else 0
+            moved.insert(0, Segment(sample_start=0, global_index=index))
         return tuple(moved)
 
     @cached_property

@@ -92,9 +92,9 @@ def _statistics_problems(recording: Recording) -> Iterator[str]:
         return
     counted = Counter(burst.fate for burst in recording.bursts)
     for fate in Fate:
-        if fates.get(fate.value, 0) != counted[fate.value]:
+        if fates.get(fate.value, 0) != counted[fate]:
             yield (
-                f"{counted[fate.value]} bursts are annotated as {fate.value}, the receiver counted "
+                f"{counted[fate]} bursts are annotated as {fate.value}, the receiver counted "
                 f"{fates.get(fate.value, 0)}"
             )
 

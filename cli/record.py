@@ -141,7 +141,7 @@ def _record_radio(
 
     try:
         top = RadioRecorder(
-            settings, known_geometries(frames), writer.data_path, writer.header.datatype, samples
+            settings, known_geometries(frames), writer.data_path, writer.header.datatype
         )
     except BaseException:
         # No radio, no recording; what has been recorded before a failure stays.

@@ -37,6 +37,8 @@ from semantic.link_statistics import BurstRecord
 _POLL_S = 0.1
 # A radio that gives nothing for this long is not coming back; a full disk looks the same.
 _SILENT_S = 10.0
+# What a resampler may keep because the next output needs more.
+_FILTER_REST_SAMPLES = 4
 
 
 def recording_header(
@@ -193,7 +195,6 @@ class RadioRecorder(Receiver):
         geometries: of the codecs and rates that are known.
         path: data file.
         datatype: ``cf32_le`` or ``ci16_le``.
-        samples: stop after so many; None to go on.
 
     Raises:
         RadioError: a radio that is not there, or cannot do what the profile asks.
@@ -206,9 +207,8 @@ class RadioRecorder(Receiver):
         geometries: Iterable[FrameGeometry],
         path: Path,
         datatype: str,
-        samples: int | None,
     ) -> None:
-        self.tape = Tape(path, datatype, samples)
+        self.tape = Tape(path, datatype)
         super().__init__(profile, geometries, [self.tape])
 
 
@@ -224,7 +224,7 @@ def record_radio(
     Args:
         top: the flowgraph; it is closed afterwards.
         writer: of the recording.
-        samples: how many; None until ``stopping`` is set.
+        samples: how many at least; None until ``stopping`` is set.
         stopping: set from outside to end the recording in order.
         status: called several times a second.
 
@@ -243,8 +243,7 @@ def record_radio(
             top.start()
             try:
                 _watch(top, annotator, samples, stopping, status)
-                top.tape.stop_stream()
-                _drain(top)
+                _end(top, _samples_per_symbol(writer))
             finally:
                 top.stop()
                 top.wait()
@@ -286,16 +285,18 @@ def _watch(
             )
 
 
-def _drain(top: RadioRecorder) -> None:
-    """Wait until file and receiver have what passed the tape's beginning."""
+def _end(top: RadioRecorder, samples_per_symbol: int) -> None:
+    """Cut the stream; wait until file and receiver have what came before, and the receiver is done."""
+    top.tape.cut()
     deadline = time.monotonic() + _SILENT_S
-    last = -1
     while time.monotonic() < deadline:
-        processed = top.receiver.statistics.samples
-        if top.tape.position == top.tape.taken and processed == last:
-            return
-        last = processed
-        time.sleep(_POLL_S)
+        taken = top.tape.taken
+        due = wf.RECEIVER_SAMPLES_PER_SYMBOL * taken // samples_per_symbol - _FILTER_REST_SAMPLES
+        if top.tape.position == taken and top.receiver.nitems_read(0) >= due:
+            break
+        time.sleep(_POLL_S / 10)
+    top.receiver.finish()
+    top.index_sink.finished.wait(_SILENT_S)
 
 
 def check_space(path: Path, datatype: str, samples: int) -> None:

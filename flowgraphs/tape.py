@@ -12,8 +12,6 @@ from blocks.burst_modulator import END_TAG
 from blocks.rx_time import RX_TIME_TAG, pmt_to_time
 from captures.datatypes import INT16_FULL_SCALE
 
-_FOR_EVER = 1 << 62
-
 
 class Tape(gr.hier_block2):
     """Complex samples in; the same out, as they stand in the file.
@@ -24,31 +22,30 @@ class Tape(gr.hier_block2):
     Args:
         path: data file; written from its start.
         datatype: ``cf32_le`` or ``ci16_le`` (full scale 1, beyond it clips).
-        samples: stop the stream after so many, None to go on.
     """
 
-    def __init__(self, path: Path, datatype: str, samples: int | None = None) -> None:
+    def __init__(self, path: Path, datatype: str) -> None:
         signature = gr.io_signature(1, 1, gr.sizeof_gr_complex)
         gr.hier_block2.__init__(self, "Tape", signature, signature)
         # Before everything else, so that file and receiver end with the same sample.
-        self._head = gr_blocks.head(gr.sizeof_gr_complex, samples or _FOR_EVER)
+        self._gate = gr_blocks.copy(gr.sizeof_gr_complex)
         self._times = self._tag_memory(RX_TIME_TAG)
         self._end = self._tag_memory(END_TAG)
-        self.connect(self, self._head)
-        self.connect(self._head, self._times)
-        self.connect(self._head, self._end)
+        self.connect(self, self._gate)
+        self.connect(self._gate, self._times)
+        self.connect(self._gate, self._end)
         if datatype == "ci16_le":
             self._items_per_sample = 2
             self._sink = gr_blocks.file_sink(gr.sizeof_short, str(path))
             to_short = gr_blocks.complex_to_interleaved_short(False, INT16_FULL_SCALE)
             from_short = gr_blocks.interleaved_short_to_complex(False, False, INT16_FULL_SCALE)
-            self.connect(self._head, to_short, self._sink)
+            self.connect(self._gate, to_short, self._sink)
             self.connect(to_short, from_short, self)
         else:
             self._items_per_sample = 1
             self._sink = gr_blocks.file_sink(gr.sizeof_gr_complex, str(path))
-            self.connect(self._head, self._sink)
-            self.connect(self._head, self)
+            self.connect(self._gate, self._sink)
+            self.connect(self._gate, self)
         # Handed to the system with every call: what a killed process has written stays.
         self._sink.set_unbuffered(True)
 
@@ -85,11 +82,11 @@ class Tape(gr.hier_block2):
     @property
     def taken(self) -> int:
         """Samples that have come in."""
-        return int(self._head.nitems_written(0))
+        return int(self._gate.nitems_written(0))
 
-    def stop_stream(self) -> None:
-        """End the stream here, for file and receiver alike."""
-        self._head.set_length(1)
+    def cut(self) -> None:
+        """End the stream here, for file and receiver alike; what still comes is thrown away."""
+        self._gate.set_enabled(False)
 
     def close(self) -> None:
         """Close the file, after the flowgraph has stopped."""

@@ -86,6 +86,19 @@ def replay(
         _print(values)
 
 
+def expected_values(recording: Recording, sent: Sequence[SentFrame]) -> dict[str, Any]:
+    """What a replay reports whenever and wherever it runs: no times, no paths, no pictures decoded."""
+    from captures.sent_frames import known_geometries
+    from flowgraphs.replayer import run_replay
+
+    settings = replay_profile(recording, "replay", None, [])
+    result = run_replay(settings, known_geometries(sent), recording)
+    values = report_values(recording, settings, result, match_pictures(sent, result.pictures))
+    records = [record.to_json() for record in result.records]
+    left_out = ("air_s", "recording")
+    return {**{k: v for k, v in values.items() if k not in left_out}, "records": records}
+
+
 def replay_profile(
     recording: Recording, name: str, symbol_rate_hz: float | None, overrides: Sequence[str]
 ) -> Profile:

@@ -29,7 +29,7 @@ def error_of(profile: str | Path, *overrides: str) -> str:
 
 
 def test_shipped_profiles_load() -> None:
-    assert shipped_profiles() == ["loopback", "soapy", "usrp"]
+    assert shipped_profiles() == ["loopback", "replay", "soapy", "usrp"]
     for name in shipped_profiles():
         profile = load_profile(name)
         assert profile.name == name
@@ -115,7 +115,7 @@ def test_rician_has_a_stated_default() -> None:
         ("receiver.when_full=wait", "expected one of block, drop"),
         ("codec.device=gpu", "expected one of auto, cpu, cuda, mps"),
         ("codec.checkpoint=''", "codec.checkpoint"),
-        ("radio.kind=foo", "radio.kind is 'foo', expected one of channel, uhd, soapy"),
+        ("radio.kind=foo", "radio.kind is 'foo', expected one of channel, file, soapy, uhd"),
         ("radio={}", "radio.kind is missing"),
         ("radio=null", "radio"),
         ("name.x=3", "name: is 'loopback', not a section"),
@@ -283,7 +283,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_unknown_profile_lists_the_known_ones() -> None:
     message = error_of("lopback")
     assert "'lopback'" in message
-    assert "loopback, soapy, usrp" in message
+    assert "loopback, replay, soapy, usrp" in message
 
 
 @given(text=st.text(max_size=60))

@@ -188,3 +188,19 @@ def test_two_threads_and_a_small_ring_lose_nothing() -> None:
 def test_capacity_of_nothing() -> None:
     with pytest.raises(ValueError, match="capacity"):
         SampleRing(0)
+
+
+def test_a_gap_that_the_writer_knows_of() -> None:
+    """Two in a row are one, and what is dropped at the same place belongs to it."""
+    ring = SampleRing(10)
+    ring.write(counting(0, 4), 0)
+    ring.write_gap(100)
+    ring.write_gap(20)
+    assert ring.write_or_drop(counting(4, 8)) == 2
+    ring.end()
+    assert np.array_equal(read(ring, 100), counting(0, 4))
+    assert ring.read(100, 0) == Gap(120)
+    assert np.array_equal(read(ring, 100), counting(4, 6))
+    assert not finished(ring)
+    assert ring.read(100, 0) == Gap(2)
+    assert finished(ring)

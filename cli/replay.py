@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import options
-from cli.link import STATUS_NOT_RECEIVED, STATUS_OK, STATUS_PARTIAL, frame_status, picture_quality
 from cli.output import atomic_write, make_console, make_folder, print_json
 
 if TYPE_CHECKING:
@@ -286,6 +285,7 @@ def _geometry_values(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _picture_values(outcome: Outcome) -> dict[str, Any]:
+    from cli.link import frame_status, picture_quality
     from semantic.frame_errors import count_errors
 
     sent, heard, received = outcome.sent, outcome.heard, outcome.received
@@ -321,6 +321,8 @@ def _reference(outcome: Outcome) -> str | None:
 
 
 def _overall(pictures: Sequence[dict[str, Any]]) -> str:
+    from cli.link import STATUS_NOT_RECEIVED, STATUS_OK, STATUS_PARTIAL
+
     states = {picture["status"] for picture in pictures}
     if states <= {STATUS_NOT_RECEIVED}:
         return STATUS_NOT_RECEIVED

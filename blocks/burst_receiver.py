@@ -4,6 +4,9 @@ The one Python block of the receive path that touches the sample stream. ``work`
 and returns; two threads do the signal processing in compiled code that lets go of Python's lock: one
 finds bursts, the other decodes them in order. What a full ring means is the user's choice: a radio drops
 samples (counted, and told apart from bad reception), a simulation or a file makes the flowgraph wait.
+
+A radio that lost samples before they got here says so by the time on the next one (tag ``rx_time``): the
+stream breaks there, and no burst is put together from both sides of the break.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from blocks.modem.burst_finder import BurstFinder, FoundBurst
 from blocks.modem.ldpc_decoder import DEFAULT_MAX_ITERATIONS
 from blocks.modem.stream_receiver import Outcome, ReceivedBurst, receive_burst, warm_up
 from blocks.pmt_arrays import array_to_pmt
-from blocks.rx_time import RX_TIME_TAG, LossCounter, pmt_to_time
+from blocks.rx_time import RX_TIME_TAG, RxClock
 from blocks.sample_ring import Gap, SampleRing
 from blocks.worker_thread import WorkerThread
 from semantic.link_statistics import BurstRecord, Fate, LinkStatistics
@@ -63,10 +66,11 @@ class BurstReceiver(gr.sync_block):
     (:mod:`blocks.burst_messages`), ``constellation`` one PDU of equalised symbols per burst.
 
     Args:
-        symbol_rate_hz: only to report frequencies in Hz.
+        symbol_rate_hz: to report frequencies in Hz, and to find gaps by the radio's time.
         ring_samples: samples that may wait for the worker.
         when_full: ``block`` makes the flowgraph wait, ``drop`` drops samples.
         max_iterations: limit of the LDPC decoder.
+        settle_samples: samples at every start that are passed over, while a radio settles.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class BurstReceiver(gr.sync_block):
         ring_samples: int = 1 << 20,
         when_full: Literal["block", "drop"] = "drop",
         max_iterations: int = DEFAULT_MAX_ITERATIONS,
+        settle_samples: int = 0,
     ) -> None:
         gr.sync_block.__init__(self, name="BurstReceiver", in_sig=[np.complex64], out_sig=None)
         # Not in start(): by then the radio is sending already.
@@ -85,8 +90,11 @@ class BurstReceiver(gr.sync_block):
         self.records: deque[BurstRecord] = deque(maxlen=_RECORDS_KEPT)
         self.last_constellation: NDArray[np.complex64] | None = None
         self._symbol_rate_hz = symbol_rate_hz
+        self._sample_rate_hz = symbol_rate_hz * wf.RECEIVER_SAMPLES_PER_SYMBOL
         self._when_full = when_full
         self._max_iterations = max_iterations
+        self._settle_samples = settle_samples
+        self._settling = 0
         self._ring = SampleRing(ring_samples)
         self._finder = BurstFinder()
         self._stretch_start = 0
@@ -98,10 +106,8 @@ class BurstReceiver(gr.sync_block):
         self._ended = False
         self._end_key = pmt.intern(END_TAG)
         self._time_key = pmt.intern(RX_TIME_TAG)
-        self._losses = LossCounter(wf.RECEIVER_SAMPLES_PER_SYMBOL * symbol_rate_hz)
-        self._timed_until = 0
-        # What never came from the radio; what the receiver itself dropped is in `statistics`.
-        self.samples_lost = 0
+        self._clock = RxClock(self._sample_rate_hz)
+        self._times_read = 0
 
     @property
     def failure(self) -> BaseException | None:
@@ -113,6 +119,12 @@ class BurstReceiver(gr.sync_block):
         self._failure = None
         self._ended = False
         self._ring.reopen()
+        # GNU Radio counts anew from every start, and what comes first is no continuation of anything.
+        self._clock = RxClock(self._sample_rate_hz)
+        self._times_read = 0
+        self._settling = self._settle_samples
+        if self._settling:
+            self._ring.mark_gap(self._settling)
         self._decode_worker.start()
         self._find_worker.start()
         return True
@@ -138,36 +150,51 @@ class BurstReceiver(gr.sync_block):
         end = self._end_of_stream(samples.size)
         if end is not None:
             samples = samples[:end]
-        samples = self._up_to_next_gap(samples)
-        if end is not None and samples.size < end:
-            end = None
-        if self._when_full == "drop":
-            self.statistics.samples_dropped += self._ring.write_or_drop(samples)
-            taken = samples.size
-        else:
-            taken = self._ring.write(samples, timeout_s=_WAIT_S)
+        taken = self._take(samples)
         if end is not None and taken == samples.size:
             self._ended = True
             self._ring.end()
             return len(inputs[0])
         return taken
 
-    def _up_to_next_gap(self, samples: NDArray[np.complex64]) -> NDArray[np.complex64]:
-        """Tell the ring of samples lost before the first of these; the rest up to the next time tag."""
+    def _take(self, samples: NDArray[np.complex64]) -> int:
+        """Into the ring, with the gaps that the radio's times show; returns the count taken."""
         first = self.nitems_read(0)
-        tags = self.get_tags_in_range(0, first, first + samples.size, self._time_key)
-        for tag in sorted(tags, key=lambda tag: tag.offset):
-            offset = int(tag.offset)
-            if offset < self._timed_until:
+        taken = 0
+        for tag in self.get_tags_in_range(0, first, first + samples.size, self._time_key):
+            # What did not go into the ring comes again, and its tags with it.
+            if tag.offset < self._times_read:
                 continue
-            if offset > first:
-                return samples[: offset - first]
-            self._timed_until = offset + 1
-            lost = self._losses.lost_before(offset, pmt_to_time(tag.value))
-            if lost:
-                self.samples_lost += lost
-                self._ring.write_gap(lost)
-        return samples
+            before = int(tag.offset - first)
+            taken += self._store(samples[taken:before])
+            if taken < before:
+                return taken
+            self._times_read = tag.offset + 1
+            self._check_time(tag)
+        return taken + self._store(samples[taken:])
+
+    def _check_time(self, tag: gr.tag_t) -> None:
+        if not (pmt.is_tuple(tag.value) and pmt.length(tag.value) == 2):
+            return  # somebody else's tag of the same name
+        whole_s = pmt.to_uint64(pmt.tuple_ref(tag.value, 0))
+        fraction_s = pmt.to_double(pmt.tuple_ref(tag.value, 1))
+        lost = self._clock.gap(tag.offset, whole_s, fraction_s)
+        if lost is not None:
+            self.statistics.overflows += 1
+            self.statistics.samples_lost += lost
+            self._ring.mark_gap(lost)
+
+    def _store(self, samples: NDArray[np.complex64]) -> int:
+        """Into the ring as far as they go, or dropped; returns the count taken."""
+        passed = min(self._settling, samples.size)
+        self._settling -= passed
+        samples = samples[passed:]
+        if self._when_full == "drop":
+            self.statistics.samples_dropped += self._ring.write_or_drop(samples)
+            return passed + samples.size
+        if samples.size == 0:
+            return passed
+        return passed + self._ring.write(samples, timeout_s=_WAIT_S)
 
     def _end_of_stream(self, count: int) -> int | None:
         """Place of the end mark among the next ``count`` samples, None where there is none."""

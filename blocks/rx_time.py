@@ -1,59 +1,48 @@
-"""Time tags of a sample stream: how many samples a radio lost.
+"""Gaps in a radio's stream, found by its clock. No GNU Radio.
 
-gr-uhd inserts nothing where samples were lost. It tags the first sample of the stream with its time
-(``rx_time``: whole seconds and fraction), and again the first one behind every loss.
+When a computer takes samples too slowly, a radio throws some away and goes on: nothing marks the place but
+the time of the next sample, which gr-uhd and gr-soapy put on it as a tag ``rx_time``. Two such times and the
+count of samples between them say how many are missing. Of a SoapySDR driver without a clock gr-soapy tags the
+place all the same, with a time of zero.
 """
 
 from __future__ import annotations
 
-from fractions import Fraction
-
-import pmt
-
+# The tag that gr-uhd's and gr-soapy's sources set: (whole seconds, fraction).
 RX_TIME_TAG = "rx_time"
-RX_RATE_TAG = "rx_rate"
-RX_FREQUENCY_TAG = "rx_freq"
+# A tag keeps its place through a decimating filter to half a sample at best.
+_TOLERANCE_SAMPLES = 1
 
 
-def time_to_pmt(time_s: Fraction) -> pmt.pmt_base:
-    """Value of a time tag, as gr-uhd writes it."""
-    seconds = time_s.numerator // time_s.denominator
-    return pmt.make_tuple(pmt.from_uint64(seconds), pmt.from_double(float(time_s - seconds)))
-
-
-def pmt_to_time(value: pmt.pmt_base) -> Fraction:
-    """Inverse of :func:`time_to_pmt`, in seconds, exact.
-
-    Raises:
-        ValueError: not such a value.
-    """
-    if not (pmt.is_tuple(value) and pmt.length(value) == 2):
-        raise ValueError("expected a tuple of whole seconds and fraction")
-    whole, fraction = pmt.tuple_ref(value, 0), pmt.tuple_ref(value, 1)
-    if not (pmt.is_uint64(whole) or pmt.is_integer(whole)) or not pmt.is_real(fraction):
-        raise ValueError("expected a tuple of whole seconds and fraction")
-    return Fraction(int(pmt.to_uint64(whole))) + Fraction(pmt.to_double(fraction))
-
-
-class LossCounter:
-    """Turns the time tags of one stream, in their order, into counts of lost samples.
+class RxClock:
+    """Compares the radio's time with the count of samples.
 
     Args:
-        rate_hz: samples per second of the stream.
+        sample_rate_hz: of the stream that the samples are counted in.
     """
 
-    def __init__(self, rate_hz: float) -> None:
-        self._rate_hz = Fraction(rate_hz)
-        self._last: tuple[int, Fraction] | None = None
+    def __init__(self, sample_rate_hz: float) -> None:
+        self._sample_rate_hz = sample_rate_hz
+        self._last: tuple[int, int, float] | None = None
 
-    def lost_before(self, offset: int, time_s: Fraction) -> int:
-        """Samples lost since the last tag, 0 at the first one and where time stands still or goes back.
+    def gap(self, sample: int, whole_s: int, fraction_s: float) -> int | None:
+        """Samples that are missing in front of one whose time is known.
 
         Args:
-            offset: number of the tagged sample in the stream.
-            time_s: its time.
+            sample: its number in the stream.
+            whole_s: its time, the whole seconds of it.
+            fraction_s: and the rest.
+
+        Returns:
+            None where the stream goes on without a break; 0 where it breaks and nobody knows by how
+            much (the radio has no clock, or its clock was set back).
         """
-        last, self._last = self._last, (offset, time_s)
+        last, self._last = self._last, (sample, whole_s, fraction_s)
         if last is None:
-            return 0
-        return max(0, round((time_s - last[1]) * self._rate_hz) - (offset - last[0]))
+            return None
+        # Whole seconds apart from fractions: a double holds a time since 1970 to a quarter microsecond.
+        elapsed_s = (whole_s - last[1]) + (fraction_s - last[2])
+        missing = round(elapsed_s * self._sample_rate_hz) - (sample - last[0])
+        if abs(missing) <= _TOLERANCE_SAMPLES:
+            return None
+        return max(missing, 0)

@@ -13,7 +13,8 @@ import pmt
 from gnuradio import gr
 from numpy.typing import NDArray
 
-from blocks.rx_time import RX_TIME_TAG, time_to_pmt
+from blocks.rx_time import RX_TIME_TAG
+from blocks.time_tags import time_to_pmt
 
 
 class SampleLoss(gr.basic_block):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Gap:
-    """Samples that are missing at this place of the stream."""
+    """Samples that are missing at this place of the stream; 0 where nobody knows how many."""
 
     samples: int
 
@@ -56,16 +56,10 @@ class SampleRing:
                 self._add_gap(dropped)
             return dropped
 
-    def write_gap(self, lost: int) -> None:
-        """Tell the reader that ``lost`` samples are missing here: they never came."""
+    def mark_gap(self, samples: int) -> None:
+        """Samples were lost before they got here; 0 where nobody knows how many."""
         with self._changed:
-            self._add_gap(lost)
-            self._changed.notify_all()
-
-    def _add_gap(self, count: int) -> None:
-        if self._gaps and self._gaps[-1][0] == self._written:
-            count += self._gaps.pop()[1]
-        self._gaps.append((self._written, count))
+            self._add_gap(samples)
 
     def end(self) -> None:
         """Nothing follows."""
@@ -108,6 +102,12 @@ class SampleRing:
             self._read += count
             self._changed.notify_all()
             return piece
+
+    def _add_gap(self, samples: int) -> None:
+        if self._gaps and self._gaps[-1][0] == self._written:
+            samples += self._gaps.pop()[1]
+        self._gaps.append((self._written, samples))
+        self._changed.notify_all()
 
     def _has_room(self) -> bool:
         return self._room() > 0 or self._abandoned

@@ -101,6 +101,7 @@ class GlobalInfo(_Strict):
     state: Literal["recording", "complete"] | None = _ours("state", None)
     samples: _Count | None = _ours("samples", None)
     symbol_rate_hz: _Rate | None = _ours("symbol_rate_hz", None)
+    settle_s: Annotated[float, Field(ge=0, le=10)] = _ours("settle_s", 0.0)
     profile: _Text | None = _ours("profile", None)
     simulation: dict[str, Any] | None = _ours("simulation", None)
     transmission: Transmission | None = _ours("transmission", None)
@@ -119,6 +120,7 @@ class Segment(_Strict):
     frequency_hz: _Frequency | None = _core(keys.FREQUENCY_KEY, None)
     datetime: Annotated[str, Field(max_length=100)] | None = _core(keys.DATETIME_KEY, None)
     header_bytes: _Count = _core(keys.HEADER_BYTES_KEY, 0)
+    unknown_loss: bool = _ours("unknown_loss", False)
 
     @property
     def stream_index(self) -> int:

@@ -28,7 +28,7 @@ class Gap:
 
     Args:
         sample_start: first sample behind the gap, in the recording.
-        lost: samples missing there.
+        lost: samples missing there; 0 where nobody knows how many.
     """
 
     sample_start: int
@@ -102,8 +102,9 @@ class Recording:
         for before, after in zip(self.segments, self.segments[1:], strict=False):
             there = after.sample_start - before.sample_start
             lost = after.stream_index - before.stream_index - there
-            if lost > 0 and after.sample_start < self.samples:
-                gaps.append(Gap(after.sample_start, lost))
+            known = lost > 0 or after.unknown_loss
+            if known and after.sample_start < self.samples:
+                gaps.append(Gap(after.sample_start, max(lost, 0)))
         return tuple(gaps)
 
     @property

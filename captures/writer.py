@@ -58,6 +58,7 @@ class RecordingHeader:
         description: one sentence.
         author: who recorded it, None where nobody says.
         simulation: settings of the simulated channel, None with a radio.
+        settle_s: seconds at the start that the receiver passed over.
     """
 
     datatype: str
@@ -70,6 +71,7 @@ class RecordingHeader:
     description: str = ""
     author: str | None = None
     simulation: Mapping[str, Any] | None = None
+    settle_s: float = 0.0
 
 
 @dataclass
@@ -137,7 +139,12 @@ class RecordingWriter:
             shutil.rmtree(sent_folder(self.path), ignore_errors=True)
 
     def add_gap(self, sample_start: int, lost: int) -> None:
-        """Begin a segment: ``lost`` samples are missing before sample ``sample_start`` of the recording."""
+        """Begin a segment.
+
+        Args:
+            sample_start: its first sample in the recording.
+            lost: samples missing before it; 0 where nobody knows how many.
+        """
         if len(self._segments.entries) >= MAX_SEGMENTS:
             # The sum of what was lost goes to the next reader all the same, with the last segment.
             return
@@ -152,6 +159,8 @@ class RecordingWriter:
                 keys.DATETIME_KEY: _iso(self.header.started + since_start),
             }
         )
+        if not lost and sample_start:
+            self._segments.entries[-1][f"{NAMESPACE}:unknown_loss"] = True
 
     def file_sample(self, stream_index: float) -> int:
         """Where a sample of the radio's stream, lost ones counted, lies in the recording.
@@ -294,6 +303,8 @@ class RecordingWriter:
             "symbol_rate_hz": header.symbol_rate_hz,
             "profile": header.profile,
         }
+        if header.settle_s:
+            fields["settle_s"] = header.settle_s
         if header.simulation is not None:
             fields["simulation"] = dict(header.simulation)
         if self._left_out:

@@ -24,7 +24,7 @@ USER_ERRORS = frozenset(
         "captures.errors.CaptureError",
         "cli.exchange.ExchangeError",
         "cli.output.OutputError",
-        "flowgraphs.radios.RadioError",
+        "flowgraphs.radio_settings.RadioError",
         "sdr_config.load.ConfigError",
         "semantic.backbone.WeightsError",
         "semantic.codec_config.ConfigError",

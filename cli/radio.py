@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from cli import options
 from cli.output import make_console
 
 if TYPE_CHECKING:
+    from flowgraphs.radio_settings import SettingsReadBack
     from sdr_config.schema import Profile
+    from semantic.link_statistics import BurstRecord
 
 _STATUS_PERIOD_S = 1.0
 
@@ -43,14 +46,22 @@ def tx(
 ) -> None:
     """Send the index frames that arrive at zmq.frames_in over a radio."""
     settings = _load(profile, overrides)
-    from flowgraphs.transmitter import Transmitter
+    from flowgraphs.transmitter import Transmitter, level_report
 
     top = Transmitter(settings)
-    make_console().print(f"sending what arrives at {top.index_source.address}", markup=False)
+    _print_settings(top.settings)
+    make_console().print(
+        f"sending what arrives at {top.index_source.address}; {level_report(settings)}",
+        markup=False,
+    )
 
     def status() -> str:
         modulator = top.modulator
-        return f"{modulator.frames_sent} frames, {modulator.bursts_sent} bursts sent"
+        text = f"{modulator.frames_sent} frames, {modulator.bursts_sent} bursts sent"
+        if top.statistics is None:
+            return text
+        told = top.statistics
+        return f"{text}, {told.acknowledged} acknowledged, {told.underflows} underflows, {told.late} late"
 
     _run(top, duration, status, lambda: None)
 
@@ -66,6 +77,7 @@ def rx(
     from semantic.geometries import shipped_geometries
 
     top = Receiver(settings, shipped_geometries())
+    _print_settings(top.settings)
     sink = top.index_sink
     make_console().print(
         f"pictures at {sink.pictures_address}, watch at {sink.watch_address}", markup=False
@@ -73,20 +85,32 @@ def rx(
 
     def status() -> str:
         statistics = top.receiver.statistics
-        snr_db = statistics.snr_db_mean
-        return (
+        text = (
             f"{statistics.detected} bursts, {statistics.code_blocks_ok}/{statistics.code_blocks} code "
-            f"blocks, Es/N0 {'-' if snr_db is None else f'{snr_db:.1f} dB'}, "
-            f"{statistics.samples_dropped} samples dropped"
+            f"blocks, {statistics.samples_dropped} samples dropped, {statistics.overflows} overflows"
         )
+        last = next(reversed(top.receiver.records), None)
+        return text if last is None else f"{text}; last burst: {_measured(last)}"
 
-    _run(top, duration, status, lambda: top.receiver.failure)
+    _run(top, duration, status, top.fault)
 
 
 def _load(profile: str, overrides: list[str] | None) -> Profile:
     from sdr_config.load import load_profile
 
     return load_profile(profile, overrides or [])
+
+
+def _print_settings(settings: SettingsReadBack | None) -> None:
+    if settings is not None:
+        make_console().print(f"the radio says: {settings.text()}", markup=False)
+
+
+def _measured(burst: BurstRecord) -> str:
+    level_dbfs = 20 * math.log10(max(burst.level, 1e-6))
+    return (
+        f"level {level_dbfs:.1f} dBFS, Es/N0 {burst.snr_db:.1f} dB, carrier {burst.cfo_hz:+.0f} Hz"
+    )
 
 
 def _run(
@@ -108,7 +132,7 @@ def _run(
                 left_s -= _STATUS_PERIOD_S
                 line.update(status())
                 if (fault := failure()) is not None:
-                    raise RuntimeError("the receiver's worker has failed") from fault
+                    raise fault
     finally:
         top.stop()
         top.wait()

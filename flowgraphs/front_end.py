@@ -51,7 +51,7 @@ class FrontEnd(gr.hier_block2):
     def __init__(self, samples_per_symbol: int, dc_block_length: int = 0) -> None:
         signature = gr.io_signature(1, 1, gr.sizeof_gr_complex)
         gr.hier_block2.__init__(self, "FrontEnd", signature, signature)
-        with _warnings_only():
+        with warnings_only():
             chain, self.delay_samples = _make_chain(samples_per_symbol, dc_block_length)
         chain[-1].set_min_output_buffer(_OUTPUT_BUFFER_SAMPLES)
         self.connect(self, *chain, self)
@@ -82,8 +82,8 @@ def _make_chain(
 
 
 @contextlib.contextmanager
-def _warnings_only() -> Iterator[None]:
-    """Blocks made inside do not announce the size of their buffers on standard output.
+def warnings_only() -> Iterator[None]:
+    """Blocks made inside do not announce the size of their buffers on standard output, now or later.
 
     GNU Radio fixes a block's level when it is made; ``set_log_level`` comes too late for this message.
     """

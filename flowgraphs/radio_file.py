@@ -10,7 +10,8 @@ from gnuradio import filter, gr
 
 from blocks.modem import waveform as wf
 from blocks.piece_source import PieceSource, Tag
-from blocks.rx_time import RX_FREQUENCY_TAG, RX_RATE_TAG, RX_TIME_TAG, time_to_pmt
+from blocks.rx_time import RX_TIME_TAG
+from blocks.time_tags import RX_FREQUENCY_TAG, RX_RATE_TAG, time_to_pmt
 from captures.errors import CaptureError
 from captures.library import find_recording
 from captures.recording import Recording, open_recording
@@ -95,12 +96,17 @@ def _time_tags(recording: Recording) -> list[Tag]:
     """What gr-uhd says at the start of a stream and behind every gap; times from the stream's beginning."""
     tags: list[Tag] = []
     rate_hz = Fraction(recording.sample_rate_hz)
+    since = 0
     for segment in recording.segments:
         if segment.sample_start >= recording.samples:
             break
         start, frequency_hz = segment.sample_start, segment.frequency_hz or 0.0
+        if segment.unknown_loss:
+            since = (
+                segment.stream_index
+            )  # the clock begins anew: a break of nobody knows what length
         tags += [
-            (start, RX_TIME_TAG, time_to_pmt(segment.stream_index / rate_hz)),
+            (start, RX_TIME_TAG, time_to_pmt((segment.stream_index - since) / rate_hz)),
             (start, RX_RATE_TAG, pmt.from_double(recording.sample_rate_hz)),
             (start, RX_FREQUENCY_TAG, pmt.from_double(frequency_hz)),
         ]

@@ -12,8 +12,9 @@ from blocks.modem.stream_receiver import Outcome, StreamReceiver
 from blocks.modem.waveform import MCS_CODE_RATES, RECEIVER_SAMPLES_PER_SYMBOL
 from flowgraphs.front_end import FrontEnd
 from flowgraphs.link_blocks import make_burst_receiver, make_index_sink
-from flowgraphs.radios import make_source
-from sdr_config.schema import Profile
+from flowgraphs.radios import make_source, read_settings
+from flowgraphs.watchdog import Watchdog
+from sdr_config.schema import HardwareRadio, Profile
 from semantic.index_frame import FrameGeometry
 
 
@@ -57,6 +58,7 @@ class Receiver(gr.top_block):
         gr.top_block.__init__(self, "UO-ISC receiver")
         receiver = profile.receiver
         self.radio = make_source(profile)
+        self.settings = read_settings(profile, self.radio)
         warm_up(receiver.max_iterations)
         self.front_end = FrontEnd(profile.waveform.samples_per_symbol, receiver.dc_block_length)
         self.receiver = make_burst_receiver(profile, receiver.when_full)
@@ -66,6 +68,21 @@ class Receiver(gr.top_block):
         self.inserted = list(inserted)
         self.connect(self.radio, *self.inserted, self.front_end, self.receiver)
         self.msg_connect(self.receiver, "bursts", self.index_sink, "bursts")
+        radio = profile.radio
+        self._silence_s = radio.silence_s if isinstance(radio, HardwareRadio) else None
+        self._watchdog: Watchdog | None = None
+
+    def start(self, max_noutput_items: int = 10_000_000) -> None:
+        """Start, and begin to watch."""
+        super().start(max_noutput_items)
+        if self._silence_s is not None:
+            self._watchdog = Watchdog(self._silence_s)
+
+    def fault(self) -> BaseException | None:
+        """Why this must not go on, to be asked every now and then: a worker's failure, a silent radio."""
+        if self.receiver.failure is not None or self._watchdog is None:
+            return self.receiver.failure
+        return self._watchdog.check(self.receiver.nitems_read(0))
 
     def close(self) -> None:
         """Give the sockets back."""

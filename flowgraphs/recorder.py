@@ -20,13 +20,14 @@ from gnuradio import gr
 
 from blocks.burst_receiver import BurstReceiver
 from blocks.modem import waveform as wf
-from blocks.rx_time import LossCounter
+from blocks.rx_time import RxClock
 from blocks.sample_loss import SampleLoss
 from blocks.worker_thread import WorkerThread
 from captures.datatypes import parse_datatype
 from captures.errors import CaptureError
 from captures.sent_frames import SentFrame
 from captures.writer import RecordingHeader, RecordingWriter
+from flowgraphs.link_blocks import settle_time_s
 from flowgraphs.loopback import Loopback, LoopbackResult, send_through
 from flowgraphs.receiver import Receiver
 from flowgraphs.tape import Tape
@@ -70,6 +71,7 @@ def recording_header(
         description=description or profile.description,
         author=author,
         simulation=None if profile.channel is None else profile.channel.model_dump(),
+        settle_s=settle_time_s(profile),
     )
 
 
@@ -105,7 +107,7 @@ class Annotator(AbstractContextManager["Annotator"]):
         self._writer, self._tape, self._receiver = writer, tape, receiver
         self._delay = delay_samples
         self._samples_per_symbol = samples_per_symbol
-        self._losses = LossCounter(writer.header.sample_rate_hz)
+        self._clock = RxClock(writer.header.sample_rate_hz)
         self._lost = 0
         self._times_seen = 0
         self._last: BurstRecord | None = None
@@ -139,9 +141,9 @@ class Annotator(AbstractContextManager["Annotator"]):
         # The position first: what comes later than it may be missing from what is taken next.
         position = self._tape.position
         times = self._tape.times
-        for offset, time_s in times[self._times_seen :]:
-            lost = self._losses.lost_before(offset, time_s)
-            if lost:
+        for offset, whole_s, fraction_s in times[self._times_seen :]:
+            lost = self._clock.gap(offset, whole_s, fraction_s)
+            if lost is not None:
                 self._writer.add_gap(offset, lost)
                 self._lost += lost
         self._times_seen = len(times)
@@ -158,11 +160,7 @@ class Annotator(AbstractContextManager["Annotator"]):
         if self.failure is not None:
             raise self.failure
         self.collect()
-        statistics = {
-            **self._receiver.statistics.to_json(),
-            "samples_lost": self._receiver.samples_lost,
-        }
-        self._writer.finish(samples, statistics, transmission)
+        self._writer.finish(samples, self._receiver.statistics.to_json(), transmission)
 
     def _new_records(self) -> list[BurstRecord]:
         fresh = []
@@ -268,8 +266,8 @@ def _watch(
 ) -> None:
     position, since = -1, time.monotonic()
     while not stopping.wait(_POLL_S):
-        if top.receiver.failure is not None:
-            raise RuntimeError("the receiver's worker has failed") from top.receiver.failure
+        if (fault := top.fault()) is not None:
+            raise fault
         if annotator.failure is not None:
             raise annotator.failure
         status(top)

@@ -35,7 +35,6 @@ class ReplayResult:
         pictures: frames that were heard of, in order, complete or not.
         statistics: totals of all bursts.
         records: one per burst, the latest 10,000.
-        samples_lost: missing in the recording, at the receiver's rate.
         air_s: wall time from the first sample to the last burst decoded.
         constellation: equalised symbols of the last burst, None where none was demodulated.
     """
@@ -43,7 +42,6 @@ class ReplayResult:
     pictures: list[AssembledFrame]
     statistics: LinkStatistics
     records: list[BurstRecord]
-    samples_lost: int
     air_s: float
     constellation: NDArray[np.complex64] | None = field(repr=False)
 
@@ -69,7 +67,8 @@ class Replayer(gr.top_block):
         self.front_end = FrontEnd(
             profile.waveform.samples_per_symbol, profile.receiver.dc_block_length
         )
-        self.receiver = make_burst_receiver(profile, when_full="block")
+        settled_s = recording.metadata.info.settle_s
+        self.receiver = make_burst_receiver(profile, when_full="block", settle_s=settled_s)
         # A recording has no clock to time a picture out by.
         self.index_sink = make_index_sink(
             _unhurried(profile), geometries, self.receiver.statistics, frame_timeout_s=None
@@ -149,7 +148,6 @@ def _run(top: Replayer, pull: zmq.Socket[bytes], scheduler_items: int) -> Replay
         pictures=list(top.index_sink.pictures),
         statistics=top.receiver.statistics,
         records=list(top.receiver.records),
-        samples_lost=top.receiver.samples_lost,
         air_s=air_s,
         constellation=top.receiver.last_constellation,
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
 from gnuradio import blocks as gr_blocks
 from gnuradio import gr
 
 from blocks.burst_modulator import END_TAG
-from blocks.rx_time import RX_TIME_TAG, pmt_to_time
+from blocks.rx_time import RX_TIME_TAG
+from blocks.time_tags import pmt_to_time
 from captures.datatypes import INT16_FULL_SCALE
 
 
@@ -68,10 +68,10 @@ class Tape(gr.hier_block2):
         )
 
     @property
-    def times(self) -> list[tuple[int, Fraction]]:
-        """Time tags so far: number of the sample in the file, and its time in seconds."""
+    def times(self) -> list[tuple[int, int, float]]:
+        """Time tags so far: number of the sample in the file, whole seconds and the rest."""
         tags = sorted(self._times.current_tags(), key=lambda tag: tag.offset)
-        return [(int(tag.offset), pmt_to_time(tag.value)) for tag in tags]
+        return [(int(tag.offset), *pmt_to_time(tag.value)) for tag in tags]
 
     @property
     def end(self) -> int | None:

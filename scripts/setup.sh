@@ -11,6 +11,8 @@ set -eu
 
 cd "$(dirname "$0")/.."
 apt_packages="gnuradio uhd-host python3-venv"
+# The tests build a radio that is not there and drive it through gr-soapy and gr-uhd.
+apt_packages="$apt_packages g++ libsoapysdr-dev uhd-soapysdr"
 python=${UOISC_PYTHON:-/usr/bin/python3}
 venv=.venv
 numpy_constraint=$venv/constraints-numpy.txt

@@ -22,6 +22,9 @@ from pydantic import (
 OCCUPIED_SYMBOL_RATES = 1.25
 # The receiver works at 2 samples per symbol whatever the rate on the air.
 RECEIVER_SAMPLES_PER_SYMBOL = 2
+# No shaped burst of unit mean power goes above this, whatever it carries: the largest sum over the
+# magnitudes of the pulse's taps (blocks/modem/pulse.py). 5.1 dB.
+PEAK_LEVEL = 1.80
 
 _LOCAL_HOSTS = {"127.0.0.1", "localhost", "[::1]"}
 _TCP_ADDRESS = re.compile(r"tcp://(?P<host>\[[0-9a-fA-F:.]+\]|[^\[\]:/;@\s]+):(?P<port>\d{1,5}|\*)")
@@ -58,7 +61,8 @@ class Waveform(Section):
     )
     amplitude: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.25,
-        description="linear level of a symbol; full scale is 1, peaks reach about twice the level",
+        description=f"linear level of a symbol; full scale is 1, peaks reach {PEAK_LEVEL:.2f} times the "
+        "level",
     )
 
     @property
@@ -274,7 +278,20 @@ class UhdPath(RadioPath):
     )
 
 
-class UhdRadio(Section):
+class HardwareRadio(Section):
+    """What all radios have that are hardware: a start-up, a full scale, and ways to fall silent."""
+
+    kind: Literal["uhd", "soapy"]
+    settle_s: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=0.1,
+        description="samples passed over at the start, while the radio settles, in seconds",
+    )
+    silence_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=3.0, description="no samples for so many seconds: the receiver stops with an error"
+    )
+
+
+class UhdRadio(HardwareRadio):
     """A USRP, through gr-uhd."""
 
     kind: Literal["uhd"]
@@ -323,7 +340,7 @@ class UhdRadio(Section):
         return self
 
 
-class SoapyRadio(Section):
+class SoapyRadio(HardwareRadio):
     """Any radio with a SoapySDR driver, through gr-soapy."""
 
     kind: Literal["soapy"]
@@ -338,6 +355,15 @@ class SoapyRadio(Section):
     )
     rx: RadioPath | None = Field(
         default=None, description="the receive side, null if there is none"
+    )
+    clock_source: str | None = Field(
+        default=None, description="the driver's name of a reference; null = the device decides"
+    )
+    time_source: str | None = Field(
+        default=None, description="the driver's name of a time source; null = the device decides"
+    )
+    master_clock_rate_hz: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
+        default=None, description="in Hz; null = the device decides"
     )
     stream_args: str = Field(default="", description="passed on to the driver's stream")
 
@@ -387,9 +413,19 @@ class Profile(Section):
     def _check_combinations(self) -> Self:
         self._check_channel()
         self._check_ring()
+        if isinstance(self.radio, HardwareRadio):
+            self._check_full_scale()
         if isinstance(self.radio, UhdRadio):
             self._check_master_clock(self.radio)
         return self
+
+    def _check_full_scale(self) -> None:
+        if self.waveform.amplitude * PEAK_LEVEL > 1:
+            raise ValueError(
+                f"waveform.amplitude is {self.waveform.amplitude:g}: expected at most "
+                f"{int(1000 / PEAK_LEVEL) / 1000:g} with a radio, or the peaks of a burst, {PEAK_LEVEL:.2f} "
+                "times the level, are clipped at full scale"
+            )
 
     def _check_channel(self) -> None:
         if self.radio.kind != "channel":

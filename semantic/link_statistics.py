@@ -52,13 +52,20 @@ class BurstRecord:
 
 @dataclass
 class LinkStatistics:
-    """Running totals over many bursts. Safe to use from several threads."""
+    """Running totals over many bursts. Safe to use from several threads.
+
+    ``samples`` is what the receiver worked on, ``samples_dropped`` what it had no room for (this computer
+    is too slow); ``samples_lost`` in ``overflows`` gaps is what the radio threw away before it got here.
+    All of them at the receiver's input rate.
+    """
 
     fates: dict[Fate, int] = field(default_factory=lambda: dict.fromkeys(Fate, 0))
     code_blocks: int = 0
     code_blocks_ok: int = 0
     samples: int = 0
     samples_dropped: int = 0
+    overflows: int = 0
+    samples_lost: int = 0
     _snr_db_sum: float = 0.0
     _cfo_hz_sum: float = 0.0
     _measured: int = 0
@@ -112,6 +119,8 @@ class LinkStatistics:
                 "code_blocks_ok": self.code_blocks_ok,
                 "samples": self.samples,
                 "samples_dropped": self.samples_dropped,
+                "overflows": self.overflows,
+                "samples_lost": self.samples_lost,
                 "snr_db_estimated": self.snr_db_mean,
                 "cfo_hz_estimated": self.cfo_hz_mean,
             }
@@ -119,3 +128,40 @@ class LinkStatistics:
                 data["bursts_sent"] = sent
                 data["undetected"] = sent - self.detected
             return data
+
+
+@dataclass
+class TransmitStatistics:
+    """What a radio said about the bursts that were handed to it. Safe to use from several threads."""
+
+    acknowledged: int = 0  # bursts that left the antenna whole
+    underflows: int = 0  # samples came too late in the middle of a burst: its rest was lost
+    late: int = 0  # a burst came after its time and was not sent
+    sequence_errors: int = 0  # samples were lost on the way to the radio
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    @property
+    def failed(self) -> int:
+        """Bursts that were not sent, or not whole; one that fails twice over counts twice."""
+        return self.underflows + self.late + self.sequence_errors
+
+    def count(self, name: str) -> None:
+        """Count one event.
+
+        Raises:
+            ValueError: no such counter.
+        """
+        if name not in _TRANSMIT_COUNTERS:
+            raise ValueError(
+                f"no counter {name!r}: expected one of {', '.join(_TRANSMIT_COUNTERS)}"
+            )
+        with self._lock:
+            setattr(self, name, getattr(self, name) + 1)
+
+    def to_json(self) -> dict[str, int]:
+        """Plain dictionary."""
+        with self._lock:
+            return {name: getattr(self, name) for name in _TRANSMIT_COUNTERS}
+
+
+_TRANSMIT_COUNTERS = ("acknowledged", "underflows", "late", "sequence_errors")

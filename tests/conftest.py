@@ -17,6 +17,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.virtual_radio import build
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # The same examples in every run: a failure must be one that somebody else can see as well.
@@ -45,3 +47,14 @@ def uoisc(tmp_path: Path) -> RunCommand:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def virtual_radio(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """SoapySDR knows the driver ``uoiscvirtual``, in this process and in those it starts."""
+    missing = build.why_not()
+    if missing is not None:
+        pytest.skip(f"{missing}: the virtual radio cannot be built")
+    cache = getattr(request.config, "cache", None)
+    folder = cache.mkdir("virtual_radio") if cache else tmp_path_factory.mktemp("virtual_radio")
+    build.load(build.build(folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -37,14 +38,19 @@ def stream(
 class Bench:
     """Samples with an end mark behind them into a receiver, with ears on both of its ports."""
 
-    def __init__(self, samples: NDArray[np.complex64], receiver: BurstReceiver) -> None:
+    def __init__(
+        self,
+        samples: NDArray[np.complex64],
+        receiver: BurstReceiver,
+        tags: Iterable[gr.tag_t] = (),
+    ) -> None:
         end = gr.tag_t()
         end.offset, end.key, end.value = samples.size, pmt.intern(END_TAG), pmt.PMT_T
         # The mark needs a sample to stand on; what follows it must be ignored. The source must not end
         # by itself: GNU Radio then stops the blocks behind message ports with messages still to come.
         after = np.full(5000, 0.5, np.complex64)
         self.source = gr_blocks.vector_source_c(
-            np.concatenate([samples, after]).tolist(), True, 1, [end]
+            np.concatenate([samples, after]).tolist(), True, 1, [end, *tags]
         )
         self.receiver = receiver
         self.bursts, self.constellation = Collector(), Collector()
@@ -153,6 +159,71 @@ def test_drop_mode_counts_what_it_loses_and_recovers_after_the_gap() -> None:
     shift = filler.size
     expected = [round(begins[0]), round(begins[2]) + shift, round(begins[3]) + shift]
     assert np.allclose(starts, expected, atol=1)
+
+
+def time_tag(offset: int, sample: int, value: pmt.pmt_base | None = None) -> gr.tag_t:
+    """The time of a sample as a radio puts it on the stream: sample 0 was at 7 s."""
+    whole_s, fraction_s = divmod(sample / (2 * SYMBOL_RATE_HZ), 1)
+    tag = gr.tag_t()
+    tag.offset, tag.key = offset, pmt.intern("rx_time")
+    tag.value = value or pmt.make_tuple(
+        pmt.from_uint64(7 + int(whole_s)), pmt.from_double(fraction_s)
+    )
+    return tag
+
+
+@pytest.mark.parametrize("ring", [500, 1 << 20])
+@pytest.mark.parametrize("most", [17, 8192])
+def test_gap_that_the_radio_tells_of(ring: int, most: int) -> None:
+    """Samples that were lost on the way, in the middle of the second burst."""
+    samples, _, begins = stream(4)
+    cut = int(begins[1]) + 2500
+    lost = 1000
+    heard = np.concatenate([samples[:cut], samples[cut + lost :]])
+    tags = [time_tag(0, 0), time_tag(cut, cut + lost)]
+    bench = Bench(heard, BurstReceiver(SYMBOL_RATE_HZ, ring, "block"), tags)
+    messages = [from_pdu(message) for message in bench.run(most)]
+    statistics = bench.receiver.statistics
+    assert [m.header.frame_id for m in messages if m.fate == "decoded"] == [0, 2, 3]
+    assert statistics.fates[Fate.OVERFLOW] == 1
+    assert statistics.overflows == 1
+    assert statistics.samples_lost == lost
+    assert statistics.samples == heard.size
+    starts = [record.start_sample for record in bench.receiver.records]
+    assert np.allclose(starts, begins, atol=1)
+
+
+def test_gap_in_front_of_a_burst_costs_nothing() -> None:
+    """And a tag with the time that was to be expected is no gap, nor is one that tells no time."""
+    samples, _, begins = stream(3)
+    cut = int(begins[1]) - 600
+    heard = np.concatenate([samples[: cut - 200], samples[cut:]])
+    tags = [
+        time_tag(0, 0),
+        time_tag(int(begins[0]) + 50, int(begins[0]) + 50),
+        time_tag(int(begins[0]) + 60, 0, pmt.intern("noon")),
+        time_tag(cut - 200, cut),
+    ]
+    bench = Bench(heard, block_mode(), tags)
+    assert len(bench.run()) == 3
+    statistics = bench.receiver.statistics
+    assert statistics.fates[Fate.DECODED] == 3
+    assert (statistics.overflows, statistics.samples_lost) == (1, 200)
+
+
+@pytest.mark.parametrize("most", [17, 8192])
+def test_start_up_is_passed_over(most: int) -> None:
+    """The first burst falls into it; places count from the first sample all the same."""
+    samples, _, begins = stream(3)
+    settle = int(begins[0]) + 1000
+    receiver = BurstReceiver(SYMBOL_RATE_HZ, when_full="block", settle_samples=settle)
+    bench = Bench(samples, receiver)
+    messages = [from_pdu(message) for message in bench.run(most)]
+    assert [m.header.frame_id for m in messages] == [1, 2]
+    statistics = receiver.statistics
+    assert statistics.samples == samples.size - settle
+    assert statistics.overflows == 0
+    assert np.allclose([record.start_sample for record in receiver.records], begins[1:], atol=1)
 
 
 def test_drop_mode_under_real_overload_keeps_its_books() -> None:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from blocks.burst_messages import END_MESSAGE, from_pdu
 from blocks.burst_receiver import BurstReceiver
 from blocks.piece_source import PieceSource, Tag
-from blocks.rx_time import RX_TIME_TAG, time_to_pmt
+from blocks.rx_time import RX_TIME_TAG
+from blocks.time_tags import time_to_pmt
 from semantic.link_statistics import BurstRecord, Fate
 from tests.link_parts import Collector
 from tests.test_block_burst_receiver import SYMBOL_RATE_HZ, block_mode, stream
@@ -57,10 +58,10 @@ def test_a_loss_within_a_burst(most: int) -> None:
     assert fates == [Fate.DECODED, Fate.OVERFLOW, Fate.DECODED, Fate.DECODED]
     # Positions count what was lost; the other bursts are where they were.
     assert [one.start_sample for one in records] == [one.start_sample for one in before]
-    assert receiver.samples_lost == 500
+    assert receiver.statistics.samples_lost == 500
     assert receiver.statistics.samples == kept.size
     assert receiver.statistics.samples_dropped == 0
-    assert whole.samples_lost == 0
+    assert whole.statistics.samples_lost == 0
 
 
 def test_a_long_loss_between_bursts() -> None:
@@ -69,7 +70,7 @@ def test_a_long_loss_between_bursts() -> None:
     tags = [time_tag(0, 7), time_tag(first, 7 + first + 10**9)]
     receiver, records = receive(samples, tags)
     assert [record.fate for record in records] == [Fate.DECODED] * 4
-    assert receiver.samples_lost == 10**9
+    assert receiver.statistics.samples_lost == 10**9
     assert records[1].start_sample == round(begins[1]) + 10**9
 
 
@@ -78,7 +79,7 @@ def test_time_that_goes_on_as_it_should_is_no_loss() -> None:
     tags = [time_tag(offset, offset) for offset in range(0, samples.size, 3000)]
     receiver, records = receive(samples, tags)
     assert [record.fate for record in records] == [Fate.DECODED] * 4
-    assert receiver.samples_lost == 0
+    assert receiver.statistics.samples_lost == 0
 
 
 def test_finish_from_outside_works_off_what_is_there() -> None:

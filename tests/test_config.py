@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.modem import waveform
+from blocks.modem.burst import build_bursts
+from blocks.modem.pulse import shaping_taps
 from sdr_config import schema
 from sdr_config.load import ConfigError, load_profile, shipped_profiles
 from sdr_config.reference import reference_markdown
@@ -29,7 +32,8 @@ def error_of(profile: str | Path, *overrides: str) -> str:
 
 
 def test_shipped_profiles_load() -> None:
-    assert shipped_profiles() == ["loopback", "replay", "soapy", "usrp"]
+    radios = {"usrp", "usrp_b210", "usrp_n210", "usrp_x310", "soapy", "pluto"}
+    assert {"loopback", "replay", *radios} <= set(shipped_profiles())
     for name in shipped_profiles():
         profile = load_profile(name)
         assert profile.name == name
@@ -44,6 +48,34 @@ def test_loopback_has_the_rates_the_figures_are_given_for() -> None:
     assert profile.waveform.sample_rate_hz == 4e6
     assert profile.radio.kind == "channel"
     assert profile.receiver.when_full == "block"
+
+
+def test_rates_are_what_the_radios_make() -> None:
+    """N210 and X310 divide their clocks; a multiple of 4 uses both half-band filters of the FPGA."""
+    for name, clock_hz in (("usrp_n210", 100e6), ("usrp_x310", 200e6), ("usrp_b210", 32e6)):
+        profile = load_profile(name)
+        divisor = clock_hz / profile.waveform.sample_rate_hz
+        assert divisor % 4 == 0, name
+        assert isinstance(profile.radio, UhdRadio)
+        assert profile.radio.master_clock_rate_hz in (None, clock_hz)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        # What the profile's comment says to take at 2.4 GHz.
+        ["waveform.symbol_rate_hz=2.5e6", "waveform.samples_per_symbol=2"]
+        + [f"radio.{side}.frequency_hz=2.4e9" for side in ("tx", "rx")],
+    ],
+)
+def test_two_plutos_are_within_what_the_receiver_takes(overrides: list[str]) -> None:
+    profile = load_profile("pluto", overrides)
+    assert isinstance(profile.radio, SoapyRadio)
+    assert profile.radio.rx is not None
+    apart_hz = 2 * 25e-6 * profile.radio.rx.frequency_hz
+    assert apart_hz <= waveform.MAX_CFO_SYMBOL_RATES * profile.waveform.symbol_rate_hz
+    assert profile.waveform.sample_rate_hz <= 5e6  # USB 2
 
 
 def test_a_path_and_a_name_give_the_same(tmp_path: Path) -> None:
@@ -178,6 +210,7 @@ def test_two_sockets_cannot_share_an_address() -> None:
     "device_args",
     ["addr=192.168.10.2", "type=x300,addr=192.168.40.2", "type=b200", "type=b200, serial=31A1"]
     + ["type=soapy,driver=lime", "type=soapy,driver=remote,remote=tcp://10.0.0.2:55132"]
+    + ["type=soapy,driver=uoiscvirtual,air=a"]
     + ["resource=RIO0", "mgmt_addr=10.0.0.2,addr0=10.0.0.2", "name=x,addr=10.0.0.2"],
 )
 def test_uhd_device_args_that_name_a_device(device_args: str) -> None:
@@ -283,7 +316,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_unknown_profile_lists_the_known_ones() -> None:
     message = error_of("lopback")
     assert "'lopback'" in message
-    assert "loopback, replay, soapy, usrp" in message
+    assert ", ".join(shipped_profiles()) in message
 
 
 @given(text=st.text(max_size=60))
@@ -305,6 +338,24 @@ def test_profiles_cannot_be_changed_after_the_checks() -> None:
 
 def test_occupied_bandwidth_is_that_of_the_waveform() -> None:
     assert pytest.approx(1 + waveform.ROLL_OFF) == schema.OCCUPIED_SYMBOL_RATES
+
+
+def test_peak_level_is_that_of_the_pulse() -> None:
+    """What all taps of a phase add up to, at any rate on the air: no burst goes higher."""
+    highest = max(float(np.abs(shaping_taps(sps)).sum(axis=1).max()) for sps in range(2, 9))
+    assert highest <= schema.PEAK_LEVEL < highest + 0.01
+    bits = np.random.default_rng(0).integers(0, 2, 20_000).astype(np.uint8)
+    (burst,) = build_bursts(bits, frame_id=0, codec_tag=0, mcs=4)
+    assert 1.6 < np.abs(burst.samples(4)).max() < schema.PEAK_LEVEL
+
+
+@pytest.mark.parametrize("profile", ["usrp", "soapy"])
+def test_bursts_stay_below_full_scale(profile: str) -> None:
+    message = error_of(profile, "waveform.amplitude=0.6")
+    assert "expected at most 0.555 with a radio" in message
+    load_profile(profile, ["waveform.amplitude=0.555"])
+    # No converter, no full scale.
+    load_profile("loopback", ["waveform.amplitude=1"])
 
 
 def test_documented_reference_is_current() -> None:

@@ -12,13 +12,14 @@ from gnuradio import gr
 
 from blocks.modem.burst import build_bursts
 from blocks.modem.stream_receiver import Outcome, StreamReceiver
-from flowgraphs import radios
-from flowgraphs.radios import RadioError, make_sink, make_source
+from flowgraphs import radio_settings
+from flowgraphs.radios import RadioError, make_sink, make_source, read_settings
 from flowgraphs.receiver import Receiver, warm_up
 from flowgraphs.transmitter import Transmitter
 from sdr_config.load import load_profile
 from sdr_config.schema import Profile
 from semantic.geometries import shipped_geometries
+from tests.radio_link import KINDS, air, virtual_profile
 
 
 def make_transmitter(profile: Profile) -> gr.top_block:
@@ -80,20 +81,106 @@ def test_radio_with_one_side(profile: str) -> None:
         make_source(load_profile(profile, ["radio.rx=null"]))
 
 
+REFUSALS = [
+    # what the virtual radio is told, overrides for both sides, what the message says
+    (
+        "",
+        ["waveform.symbol_rate_hz=7e5"],
+        r"rate of 2800000|2782608\.7 samples per second of 2800000",
+    ),
+    ("", ["waveform.symbol_rate_hz=7e5"], r"it offers .*2782608\.696"),
+    (
+        "refuse=rate",
+        [],
+        r"refuses a rate of 4000000 Hz; it offers .*4000000.*this radio refuses its rate",
+    ),
+    ("", ["radio.SIDE.antenna=RX9"], r"no antenna port 'RX9': expected one of TX/RX"),
+    ("refuse=antenna", [], r"refuses antenna '.*'; it offers TX/RX"),
+    ("", ["radio.SIDE.gain_db=80"], r"no gain of 80 dB: expected gain_db from 0 to 60"),
+    ("refuse=gain", [], r"refuses a gain of [12]0 dB"),
+    (
+        "",
+        ["radio.SIDE.frequency_hz=9e9"],
+        r"tunes to 6000000000\.0 Hz .*offers 70000000 to 6000000000 Hz",
+    ),
+    ("refuse=frequency", [], r"refuses 2450000000 Hz; it offers 70000000 to 6000000000 Hz"),
+    ("refuse=bandwidth", ["radio.SIDE.bandwidth_hz=2e6"], r"refuses a bandwidth of 2000000 Hz"),
+    (
+        "",
+        ["radio.clock_source=gpsdo"],
+        r"no clock source 'gpsdo': expected one of internal, external",
+    ),
+    ("refuse=clock", ["radio.clock_source=external"], r"refuses clock source 'external'"),
+    ("", ["radio.time_source=mimo"], r"no time source 'mimo': expected one of none, external"),
+    ("", ["radio.master_clock_rate_hz=40e6"], r"master clock (runs at 64000000|of 40000000)"),
+]
+
+
+@pytest.mark.usefixtures("virtual_radio")
+@pytest.mark.parametrize("make", [make_sink, make_source])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("told", "overrides", "expected"), REFUSALS)
+def test_refused_setting_says_what_there_is_instead(
+    make: Callable[[Profile], gr.basic_block],
+    kind: str,
+    told: str,
+    overrides: list[str],
+    expected: str,
+) -> None:
+    sides = [one.replace("SIDE", side) for one in overrides for side in ("tx", "rx")]
+    both = ["radio.tx.frequency_hz=2.45e9", "radio.rx.frequency_hz=2.45e9"]
+    with air() as name, pytest.raises(RadioError, match=expected) as caught:
+        make(virtual_profile(kind, name, [told] if told else [], [*both, *sides]))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.usefixtures("virtual_radio")
+@pytest.mark.parametrize("kind", KINDS)
+def test_settings_that_are_taken_are_read_back(kind: str) -> None:
+    overrides = [
+        "radio.clock_source=external",
+        "radio.time_source=external",
+        "radio.master_clock_rate_hz=64e6",
+        "radio.rx.bandwidth_hz=2e6",
+    ]
+    with air() as name:
+        profile = virtual_profile(kind, name, overrides=overrides)
+        settings = read_settings(profile, make_source(profile))
+    assert settings is not None
+    assert (settings.clock_source, settings.time_source) == ("external", "external")
+    assert settings.bandwidth_hz == 2e6
+    assert "filter 2 MHz, clock external, time external" in settings.text()
+    assert read_settings(load_profile("loopback"), gr.top_block()) is None
+
+
+def test_reference_that_is_not_there() -> None:
+    radio_settings.check_lock("external", True)
+    with pytest.raises(RadioError, match="no 10 MHz reference at its clock_source external"):
+        radio_settings.check_lock("external", False)
+
+
+def test_offers_are_the_nearest_ones() -> None:
+    assert radio_settings.nearest_ranges(5, []) == ""
+    assert radio_settings.nearest_ranges(5, [(1, 2), (4, 4)]) == "1 to 2, 4 Hz"
+    many = [(float(rate), float(rate)) for rate in range(1, 100)]
+    assert radio_settings.nearest_ranges(50.2, many).startswith("47, 48, 49, 50, 51")
+    assert radio_settings.nearest_ranges(50.2, many).endswith(", ... Hz")
+
+
 def test_settings_that_came_out_different_are_refused() -> None:
-    radios._check_rate(4e6, 4e6 + 4)
+    radio_settings.check_rate(4e6, 4e6 + 4)
     with pytest.raises(RadioError, match=r"3200000\.0 samples per second of 3000000\.0"):
-        radios._check_rate(3e6, 3.2e6)
-    radios._check_frequency(2.45e9, 2.45e9 - 100)
+        radio_settings.check_rate(3e6, 3.2e6)
+    radio_settings.check_frequency(2.45e9, 2.45e9 - 100)
     for came_hz in (2.4e9, float("nan")):
         with pytest.raises(RadioError, match="tunes to"):
-            radios._check_frequency(2.45e9, came_hz)
-    radios._check_antenna("RX2", ("TX/RX", "RX2"))
+            radio_settings.check_frequency(2.45e9, came_hz)
+    radio_settings.check_antenna("RX2", ("TX/RX", "RX2"))
     with pytest.raises(RadioError, match="expected one of TX/RX, RX2"):
-        radios._check_antenna("RX3", ("TX/RX", "RX2"))
-    radios._check_gain(10, 0, 31.5)
+        radio_settings.check_antenna("RX3", ("TX/RX", "RX2"))
+    radio_settings.check_gain(10, 0, 31.5)
     with pytest.raises(RadioError, match=r"from 0 to 31\.5"):
-        radios._check_gain(40, 0, 31.5)
+        radio_settings.check_gain(40, 0, 31.5)
 
 
 def test_receiver_is_compiled_before_the_radio_starts() -> None:

@@ -1,48 +1,47 @@
-"""Time tags: as gr-uhd writes them, and what they say about lost samples."""
+"""Gaps by the radio's clock: found to the sample, also at times of today, and none where there is none."""
 
 from __future__ import annotations
 
-from fractions import Fraction
-
-import pmt
 import pytest
 
-from blocks.rx_time import LossCounter, pmt_to_time, time_to_pmt
+from blocks.rx_time import RxClock
+
+RATE_HZ = 2e6
 
 
-@pytest.mark.parametrize("time_s", [Fraction(0), Fraction(7, 2), Fraction(10**9) + Fraction(1, 4)])
-def test_there_and_back(time_s: Fraction) -> None:
-    assert pmt_to_time(time_to_pmt(time_s)) == time_s
+def test_first_time_says_nothing() -> None:
+    assert RxClock(RATE_HZ).gap(17, 1000, 0.25) is None
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        *(pmt.PMT_T, pmt.from_double(1.0), pmt.make_tuple(pmt.from_uint64(1))),
-        pmt.make_tuple(pmt.from_double(1.0), pmt.from_double(0.5)),
-    ],
-)
-def test_what_is_no_time(value: pmt.pmt_base) -> None:
-    with pytest.raises(ValueError, match="whole seconds"):
-        pmt_to_time(value)
+# A clock that began with the radio, and one set to the time of day.
+@pytest.mark.parametrize("start_s", [0, 1_900_000_000])
+@pytest.mark.parametrize("lost", [2, 1000, 20_000_000])
+def test_gap_is_found_to_the_sample(start_s: int, lost: int) -> None:
+    clock = RxClock(RATE_HZ)
+    assert clock.gap(0, start_s, 0.9) is None
+    whole_s, fraction_s = divmod(0.9 + (600_000 + lost) / RATE_HZ, 1)
+    assert clock.gap(600_000, start_s + int(whole_s), fraction_s) == lost
+    # Counted anew from there.
+    whole_s, fraction_s = divmod(0.9 + (800_000 + lost) / RATE_HZ, 1)
+    assert clock.gap(800_000, start_s + int(whole_s), fraction_s) is None
 
 
-@pytest.mark.parametrize("rate_hz", [1e6, 4e6, 10e6 / 3, 0.7e6])
-def test_losses_are_exact(rate_hz: float) -> None:
-    """Also after a million seconds, with a fraction that is rounded to a double."""
-    counter = LossCounter(rate_hz)
-    offset, index = 0, 12_345_678
-    for lost in (0, 1, 0, 1000, 10**12, 3):
-        index += lost
-        time_s = pmt_to_time(time_to_pmt(index / Fraction(rate_hz)))
-        assert counter.lost_before(offset, time_s) == lost
-        offset, index = offset + 777, index + 777
+@pytest.mark.parametrize("shift", [-1, 0, 1])
+def test_a_tag_moved_by_a_filter_is_no_gap(shift: int) -> None:
+    clock = RxClock(RATE_HZ)
+    clock.gap(0, 5, 0.0)
+    assert clock.gap(1000 + shift, 5, 1000 / RATE_HZ) is None
 
 
-def test_a_clock_that_is_set_back_is_no_loss() -> None:
-    counter = LossCounter(1e6)
-    assert [counter.lost_before(n, Fraction(t)) for n, t in ((0, 5), (10, 1), (1000, 1))] == [
-        0,
-        0,
-        0,
-    ]
+def test_a_clock_that_was_set_back_breaks_the_stream() -> None:
+    clock = RxClock(RATE_HZ)
+    clock.gap(0, 5, 0.0)
+    assert clock.gap(1000, 0, 0.0) == 0
+    assert clock.gap(2000, 0, 1000 / RATE_HZ) is None
+
+
+def test_a_radio_without_a_clock_breaks_the_stream() -> None:
+    """gr-soapy tags the place of an overflow with a time of zero then."""
+    clock = RxClock(RATE_HZ)
+    clock.gap(0, 0, 0.0)
+    assert clock.gap(500, 0, 0.0) == 0

@@ -190,17 +190,29 @@ def test_capacity_of_nothing() -> None:
         SampleRing(0)
 
 
-def test_a_gap_that_the_writer_knows_of() -> None:
-    """Two in a row are one, and what is dropped at the same place belongs to it."""
+def test_gap_that_came_from_outside_stands_in_its_place() -> None:
     ring = SampleRing(10)
     ring.write(counting(0, 4), 0)
-    ring.write_gap(100)
-    ring.write_gap(20)
-    assert ring.write_or_drop(counting(4, 8)) == 2
-    ring.end()
+    ring.mark_gap(30)
+    ring.write(counting(34, 3), 0)
     assert np.array_equal(read(ring, 100), counting(0, 4))
-    assert ring.read(100, 0) == Gap(120)
-    assert np.array_equal(read(ring, 100), counting(4, 6))
+    assert ring.read(100, 0) == Gap(30)
+    assert np.array_equal(read(ring, 100), counting(34, 3))
+
+
+def test_gap_of_unknown_length_is_a_gap() -> None:
+    ring = SampleRing(10)
+    ring.mark_gap(0)
+    ring.end()
     assert not finished(ring)
-    assert ring.read(100, 0) == Gap(2)
+    assert ring.read(100, 0) == Gap(0)
     assert finished(ring)
+
+
+def test_gap_from_outside_and_dropped_samples_are_one() -> None:
+    ring = SampleRing(2)
+    assert ring.write_or_drop(counting(0, 5)) == 3
+    ring.mark_gap(10)
+    assert np.array_equal(read(ring, 100), counting(0, 2))
+    assert ring.read(100, 0) == Gap(13)
+    assert ring.read(100, 0) is None

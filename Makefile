@@ -9,7 +9,7 @@ BIN = .venv/bin
 WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=2 $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-slow lint bench clean
+.PHONY: help setup demo test test-slow lint bench captures clean
 help:
 	@echo 'make setup      install what is missing (apt, pip), make .venv'
 	@echo 'make demo       a photo, two questions, three SNRs -> output/demo'
@@ -17,6 +17,7 @@ help:
 	@echo 'make test-slow  the tests that take minutes'
 	@echo 'make lint       ruff, mypy'
 	@echo 'make bench      speed of decoder and modem beside their peers (uoisc benchmark has more)'
+	@echo 'make captures   the small recordings in captures/shipped anew'
 	@echo 'make clean      remove caches and output, keep .venv'
 
 setup:
@@ -39,6 +40,9 @@ test-slow: setup
 bench: setup
 	$(BIN)/uoisc benchmark ldpc
 	$(BIN)/uoisc benchmark modem
+
+captures: setup
+	$(BIN)/python scripts/make_captures.py
 
 clean:
 	rm -rf output .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

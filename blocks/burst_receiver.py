@@ -160,6 +160,11 @@ class BurstReceiver(gr.sync_block):
         self._decode_worker.stop()
         return True
 
+    def finish(self) -> None:
+        """Nothing follows: as if an end mark came next. ``END_MESSAGE`` says when all is worked off."""
+        self._ended = True
+        self._ring.end()
+
     def work(self, inputs: list[NDArray[np.complex64]], _outputs: list[object]) -> int:
         """Copy samples into the ring."""
         samples = inputs[0]

@@ -1,1 +1,1 @@
-"""Recordings of what a radio heard, as SigMF. Empty so far: recording and replay come with the radios."""
+"""Recordings of what a radio heard, as SigMF: writing, reading, checking, and a few small ones to try."""

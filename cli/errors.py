@@ -23,6 +23,7 @@ USER_ERRORS = frozenset(
         "blocks.modem.waveform.WaveformError",
         "blocks.zmq_messages.AddressError",
         "blocks.zmq_security.KeyFileError",
+        "captures.errors.CaptureError",
         "cli.exchange.ExchangeError",
         "cli.output.OutputError",
         "flowgraphs.radio_settings.RadioError",

@@ -60,19 +60,20 @@ def send_frame(
     picture = decode(received_frame) if received_frame is not None else None
     decode_s = time.monotonic() - started if received_frame is not None else None
     values = {
-        "status": _status(received_frame),
+        "status": frame_status(received_frame),
         **_link_values(profile, result),
         "index_error_rate": _index_error_rate(frame, received_frame),
         "bits": geometry.payload_bits,
         "bits_per_pixel": geometry.bits_per_pixel,
-        **_quality(source, picture),
+        **picture_quality(source, picture),
         "air_s": result.air_s,
         "decode_s": decode_s,
     }
     return LinkReport(values, picture, result.constellation)
 
 
-def _status(frame: IndexFrame | None) -> str:
+def frame_status(frame: IndexFrame | None) -> str:
+    """``ok``, ``partial`` or ``not_received``."""
     if frame is None:
         return STATUS_NOT_RECEIVED
     return STATUS_OK if frame.complete else STATUS_PARTIAL
@@ -108,17 +109,14 @@ def _index_error_rate(sent: IndexFrame, received: IndexFrame | None) -> float | 
     """Share of the indices that are wrong or missing; None where nothing was received."""
     if received is None:
         return None
-    wrong = 0
-    unknown = received.unknown
-    for number, (a, b) in enumerate(zip(sent.indices, received.indices, strict=True)):
-        bad = a != b
-        if unknown is not None:
-            bad |= unknown[number]
-        wrong += int((bad & sent.sent[number]).sum())
-    return wrong / sum(int(mask.sum()) for mask in sent.sent)
+    from semantic.frame_errors import count_errors
+
+    errors = count_errors(sent, received)
+    return errors.index_errors / errors.indices
 
 
-def _quality(source: Image.Image, picture: Image.Image | None) -> dict[str, float | None]:
+def picture_quality(source: Image.Image, picture: Image.Image | None) -> dict[str, float | None]:
+    """PSNR and MS-SSIM of a picture as received; None where there is none, or no error at all."""
     from semantic.metrics import ms_ssim, psnr_db
 
     if picture is None:

@@ -14,6 +14,7 @@ import typer
 
 from cli import (
     benchmark,
+    captures,
     config,
     decode,
     demo,
@@ -24,6 +25,8 @@ from cli import (
     keys,
     loopback,
     radio,
+    record,
+    replay,
     rungs,
     train,
 )
@@ -41,6 +44,7 @@ app = typer.Typer(
 # In the order of the help.
 _COMMANDS = (
     *(demo, loopback, encode, decode, radio, exchange, keys),
+    *(record, replay, captures),
     *(train, rungs, benchmark, doctor, config, grc_path),
 )
 for _module in _COMMANDS:

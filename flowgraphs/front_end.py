@@ -44,33 +44,41 @@ class FrontEnd(gr.hier_block2):
     Args:
         samples_per_symbol: at the input, 2..8.
         dc_block_length: samples over which DC is averaged, 0 leaves it in.
+
+    ``delay_samples`` says how much later the signal comes out, in samples of the input.
     """
 
     def __init__(self, samples_per_symbol: int, dc_block_length: int = 0) -> None:
         signature = gr.io_signature(1, 1, gr.sizeof_gr_complex)
         gr.hier_block2.__init__(self, "FrontEnd", signature, signature)
         with warnings_only():
-            chain = _make_chain(samples_per_symbol, dc_block_length)
+            chain, self.delay_samples = _make_chain(samples_per_symbol, dc_block_length)
         chain[-1].set_min_output_buffer(_OUTPUT_BUFFER_SAMPLES)
         self.connect(self, *chain, self)
 
 
-def _make_chain(samples_per_symbol: int, dc_block_length: int) -> list[gr.basic_block]:
-    """The blocks to connect, at least one."""
+def _make_chain(
+    samples_per_symbol: int, dc_block_length: int
+) -> tuple[list[gr.basic_block], float]:
+    """The blocks to connect, at least one, and their delay in samples of the input."""
     chain: list[gr.basic_block] = []
+    delay_samples = 0.0
     if dc_block_length:
-        chain.append(filter.dc_blocker_cc(dc_block_length, True))
+        blocker = filter.dc_blocker_cc(dc_block_length, True)
+        delay_samples += blocker.group_delay()
+        chain.append(blocker)
     ratio = Fraction(wf.RECEIVER_SAMPLES_PER_SYMBOL, samples_per_symbol)
     up, down = ratio.numerator, ratio.denominator
     # At 2 samples per symbol nothing folds, and the matched filter takes away the rest.
     if ratio != 1:
         taps = anti_alias_taps(up * samples_per_symbol, gain=up)
+        delay_samples += (len(taps) - 1) / 2 / up
         chain.append(
             filter.fir_filter_ccf(down, taps)
             if up == 1
             else filter.rational_resampler_ccf(up, down, taps)
         )
-    return chain or [gr_blocks.copy(gr.sizeof_gr_complex)]
+    return chain or [gr_blocks.copy(gr.sizeof_gr_complex)], delay_samples
 
 
 @contextlib.contextmanager

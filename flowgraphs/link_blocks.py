@@ -33,22 +33,34 @@ def make_modulator(profile: Profile) -> BurstModulator:
     )
 
 
-def make_burst_receiver(profile: Profile, when_full: Literal["block", "drop"]) -> BurstReceiver:
-    """Samples to code blocks; ``when_full`` says whether the flowgraph can wait."""
+def make_burst_receiver(
+    profile: Profile, when_full: Literal["block", "drop"], settle_s: float | None = None
+) -> BurstReceiver:
+    """Samples to code blocks.
+
+    Args:
+        profile: waveform and receiver; its radio says for how long it settles.
+        when_full: whether the flowgraph can wait.
+        settle_s: seconds at the start that are passed over, instead of the radio's.
+    """
     return BurstReceiver(
         symbol_rate_hz=profile.waveform.symbol_rate_hz,
         ring_samples=profile.receiver.ring_samples,
         when_full=when_full,
         max_iterations=profile.receiver.max_iterations,
-        settle_samples=_settle_samples(profile),
+        settle_samples=_settle_samples(profile, settle_s),
     )
 
 
-def _settle_samples(profile: Profile) -> int:
-    if not isinstance(profile.radio, HardwareRadio):
-        return 0
-    rate_hz = profile.waveform.symbol_rate_hz * RECEIVER_SAMPLES_PER_SYMBOL
-    return round(profile.radio.settle_s * rate_hz)
+def _settle_samples(profile: Profile, settle_s: float | None) -> int:
+    if settle_s is None:
+        settle_s = settle_time_s(profile)
+    return round(settle_s * profile.waveform.symbol_rate_hz * RECEIVER_SAMPLES_PER_SYMBOL)
+
+
+def settle_time_s(profile: Profile) -> float:
+    """Seconds at the start of a stream that a receiver passes over."""
+    return profile.radio.settle_s if isinstance(profile.radio, HardwareRadio) else 0.0
 
 
 def make_index_sink(

@@ -8,7 +8,7 @@ and its seed alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,16 +34,13 @@ from flowgraphs.link_blocks import (
     make_index_source,
     make_modulator,
 )
+from flowgraphs.progress import STALL_S, LinkError, wait_for
 from sdr_config.schema import Profile
 from semantic.index_frame import FrameGeometry, IndexFrame
 from semantic.link_statistics import BurstRecord, LinkStatistics
 
-_POLL_S = 0.01
-# A run that makes no progress for this long has lost one of its threads.
-_STALL_S = 30.0
 
-
-class LoopbackError(RuntimeError):
+class LoopbackError(LinkError):
     """The simulated link stopped working (a fault in the program, not on the channel)."""
 
 
@@ -84,19 +81,27 @@ class Loopback(gr.top_block):
     Args:
         profile: with ``radio.kind: channel``.
         geometries: of the codecs and rates that are known.
+        inserted: blocks between channel and front end, complex samples in and out.
 
     Raises:
         LoopbackError: the profile has no channel.
         AddressError: a ZMQ address is in use.
     """
 
-    def __init__(self, profile: Profile, geometries: Iterable[FrameGeometry]) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        geometries: Iterable[FrameGeometry],
+        inserted: Sequence[gr.basic_block] = (),
+    ) -> None:
         gr.top_block.__init__(self, "UO-ISC loopback")
         if profile.channel is None:
             raise LoopbackError(f"profile {profile.name} has no section channel")
+        self.profile = profile
         self.index_source = make_index_source(profile)
         self.modulator = make_modulator(profile)
         self.channel = Channel.of(profile)
+        self.inserted = list(inserted)
         self.front_end = FrontEnd(
             profile.waveform.samples_per_symbol, profile.receiver.dc_block_length
         )
@@ -112,7 +117,7 @@ class Loopback(gr.top_block):
             raise
         self.msg_connect(self.index_source, "frames", self.modulator, "frames")
         self.msg_connect(self.modulator, "sent", self.index_source, "sent")
-        self.connect(self.modulator, self.channel, self.front_end, self.receiver)
+        self.connect(self.modulator, self.channel, *self.inserted, self.front_end, self.receiver)
         self.msg_connect(self.receiver, "bursts", self.index_sink, "bursts")
 
     def close(self) -> None:
@@ -137,13 +142,18 @@ def run_loopback(
         LoopbackError: the profile has no channel, or the flowgraph failed.
         AddressError: a ZMQ address is in use.
     """
-    top = Loopback(profile, geometries)
+    return send_through(Loopback(profile, geometries), frames)
+
+
+def send_through(top: Loopback, frames: list[IndexFrame]) -> LoopbackResult:
+    """As :func:`run_loopback`, with a flowgraph that has been made; it is closed afterwards."""
+    zmq_settings = top.profile.zmq
     limits = SocketLimits(
-        max(len(frames), profile.zmq.high_water_mark), profile.zmq.send_timeout_ms
+        max(len(frames), zmq_settings.high_water_mark), zmq_settings.send_timeout_ms
     )
     context = zmq.Context[zmq.Socket[bytes]]()
     try:
-        keys = profile_keys(profile)
+        keys = profile_keys(top.profile)
         push = open_socket(
             context, zmq.PUSH, connect=top.index_source.address, limits=limits, keys=keys
         )
@@ -192,26 +202,21 @@ def _run(
 
 
 def _wait(top: Loopback, done: Callable[[], bool]) -> None:
-    progress, since = (-1, -1), time.monotonic()
-    while not done():
+    def check() -> None:
         if top.receiver.failure is not None:
             raise LoopbackError(f"the receiver failed: {top.receiver.failure!r}")
         if top.modulator.frames_refused:
             raise LoopbackError("the modulator refused a frame")
         if top.index_source.messages_malformed:
             raise LoopbackError("a message on the transmitter's socket was malformed")
-        now = (top.modulator.bursts_sent, top.receiver.statistics.samples)
-        if now != progress:
-            progress, since = now, time.monotonic()
-        elif time.monotonic() - since > _STALL_S:
-            raise LoopbackError(f"the flowgraph stands still since {_STALL_S:.0f} s")
-        time.sleep(_POLL_S)
+
+    wait_for(done, lambda: (top.modulator.bursts_sent, top.receiver.statistics.samples), check)
 
 
 def _collect(pull: zmq.Socket[bytes], count: int) -> list[IndexFrame]:
     received = []
     for _ in range(count):
-        if not pull.poll(int(1000 * _STALL_S)):
+        if not pull.poll(int(1000 * STALL_S)):
             raise LoopbackError("a received picture did not come over the socket")
         received.append(unpack_frame(pull.recv_multipart(), TOPIC_PICTURE))
     return received

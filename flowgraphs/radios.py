@@ -6,11 +6,12 @@ from typing import TypeVar
 
 from gnuradio import gr
 
+from flowgraphs.radio_file import make_file_source
 from flowgraphs.radio_settings import RadioError, SettingsReadBack
 from flowgraphs.radio_soapy import read_soapy, soapy_sink, soapy_source
 from flowgraphs.radio_uhd import read_uhd, uhd_sink, uhd_source
 from flowgraphs.radio_zmq import make_zmq_sink, make_zmq_source
-from sdr_config.schema import Profile, RadioPath, SoapyRadio, UhdRadio, ZmqRadio
+from sdr_config.schema import FileRadio, Profile, RadioPath, SoapyRadio, UhdRadio, ZmqRadio
 
 __all__ = ["RadioError", "make_sink", "make_source", "read_settings"]
 
@@ -40,6 +41,7 @@ def make_source(profile: Profile) -> gr.basic_block:
 
     Raises:
         RadioError: no such device, no receive side, or a setting that the device does not take.
+        CaptureError: a recording that is not there or cannot be replayed.
     """
     radio = profile.radio
     if isinstance(radio, UhdRadio):
@@ -48,6 +50,8 @@ def make_source(profile: Profile) -> gr.basic_block:
         return soapy_source(radio, _path(profile, "rx", radio.rx), profile.waveform.sample_rate_hz)
     if isinstance(radio, ZmqRadio):
         return make_zmq_source(profile, radio)
+    if isinstance(radio, FileRadio):
+        return make_file_source(radio, profile.waveform)
     raise _no_radio(profile)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from gnuradio import gr
@@ -42,13 +42,19 @@ class Receiver(gr.top_block):
     Args:
         profile: with ``radio.kind`` uhd, soapy or zmq.
         geometries: of the codecs and rates that are known.
+        inserted: blocks between radio and front end, complex samples in and out.
 
     Raises:
         RadioError: a radio that is not there, or cannot do what the profile asks.
         AddressError: a ZMQ address is in use.
     """
 
-    def __init__(self, profile: Profile, geometries: Iterable[FrameGeometry]) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        geometries: Iterable[FrameGeometry],
+        inserted: Sequence[gr.basic_block] = (),
+    ) -> None:
         gr.top_block.__init__(self, "UO-ISC receiver")
         receiver = profile.receiver
         self.radio = make_source(profile)
@@ -59,7 +65,8 @@ class Receiver(gr.top_block):
         self.index_sink = make_index_sink(
             profile, geometries, self.receiver.statistics, receiver.frame_timeout_s
         )
-        self.connect(self.radio, self.front_end, self.receiver)
+        self.inserted = list(inserted)
+        self.connect(self.radio, *self.inserted, self.front_end, self.receiver)
         self.msg_connect(self.receiver, "bursts", self.index_sink, "bursts")
         radio = profile.radio
         self._silence_s = radio.silence_s if isinstance(radio, HardwareRadio) else None

@@ -233,13 +233,18 @@ def _describe(problem: Any, key: Key) -> str:
         # Where several keys are at odds the message names them itself.
         return reason if isinstance(found, dict) else f"{_show(found)}: {reason}"
     if kind == "union_tag_not_found":
-        return "radio.kind is missing, expected one of channel, uhd, soapy, zmq"
+        return f"radio.kind is missing, expected one of {_radio_kinds()}"
     if kind == "union_tag_invalid":
-        return f"radio.kind is {_show(found.get('kind'))}, expected one of channel, uhd, soapy, zmq"
+        return f"radio.kind is {_show(found.get('kind'))}, expected one of {_radio_kinds()}"
     expected = expected_text(_schema_of(problem["loc"]))
     if kind == "missing":
         return f"is missing, expected {expected}"
     return f"{_show(found)} does not fit, expected {expected}"
+
+
+def _radio_kinds() -> str:
+    radio = Profile.model_json_schema()["properties"]["radio"]
+    return ", ".join(radio["discriminator"]["mapping"])
 
 
 def _schema_of(location: tuple[int | str, ...]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ _RADIO_KINDS = {
     "uhd": "UhdRadio",
     "soapy": "SoapyRadio",
     "zmq": "ZmqRadio",
+    "file": "FileRadio",
 }
 
 

@@ -433,7 +433,23 @@ class ZmqRadio(Section):
         return _check_zmq_address(address)
 
 
-Radio = Annotated[ChannelRadio | UhdRadio | SoapyRadio | ZmqRadio, Field(discriminator="kind")]
+class FileRadio(Section):
+    """A SigMF recording in place of a radio: something to receive."""
+
+    kind: Literal["file"]
+    path: Annotated[str, Field(min_length=1)] = Field(
+        description="recording to replay: its .sigmf-meta file, or the name of one that comes with the "
+        "project"
+    )
+    realtime: bool = Field(
+        default=True,
+        description="as fast as a radio would give the samples; false = as fast as the receiver takes them",
+    )
+
+
+Radio = Annotated[
+    ChannelRadio | UhdRadio | SoapyRadio | ZmqRadio | FileRadio, Field(discriminator="kind")
+]
 
 
 class Profile(Section):

@@ -33,7 +33,7 @@ def error_of(profile: str | Path, *overrides: str) -> str:
 
 def test_shipped_profiles_load() -> None:
     radios = {"usrp", "usrp_b210", "usrp_n210", "usrp_x310", "soapy", "pluto"}
-    assert {"loopback", "virtual", *radios} <= set(shipped_profiles())
+    assert {"loopback", "virtual", "replay", *radios} <= set(shipped_profiles())
     for name in shipped_profiles():
         profile = load_profile(name)
         assert profile.name == name
@@ -147,7 +147,7 @@ def test_rician_has_a_stated_default() -> None:
         ("receiver.when_full=wait", "expected one of block, drop"),
         ("codec.device=gpu", "expected one of auto, cpu, cuda, mps"),
         ("codec.checkpoint=''", "codec.checkpoint"),
-        ("radio.kind=foo", "radio.kind is 'foo', expected one of channel, uhd, soapy, zmq"),
+        ("radio.kind=foo", "radio.kind is 'foo', expected one of channel, file, soapy, uhd, zmq"),
         ("radio={}", "radio.kind is missing"),
         ("radio=null", "radio"),
         ("name.x=3", "name: is 'loopback', not a section"),

@@ -1,0 +1,149 @@
+"""Make the small recordings in captures/shipped anew, and what a replay of them is expected to say.
+
+    .venv/bin/python scripts/make_captures.py [--encode]
+
+The same seeds give the same samples, on one machine to the last byte. The index frames that are sent lie
+beside the recordings and are sent again; with --encode they are made anew from the demo's photos.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from captures.library import SHIPPED_FOLDER
+from captures.recording import Recording, metadata_path, open_recording
+from captures.sent_frames import SentFrame, gather_sent, known_geometries, load_sent, sent_folder
+from captures.writer import RecordingWriter
+from cli.output import print_text
+from cli.replay import expected_values
+from flowgraphs.recorder import record_loopback, recording_header
+from sdr_config.load import load_profile
+
+# Nobody's clock: a recording of a simulated channel has no date.
+_STARTED = datetime(2026, 1, 1, tzinfo=UTC)
+_ANY_PORT = "tcp://127.0.0.1:*"
+_COMMON = (
+    "waveform.samples_per_symbol=2",
+    "waveform.amplitude=0.1",
+    *(f"zmq.{key}={_ANY_PORT}" for key in ("frames_in", "pictures_out", "watch_out")),
+)
+
+
+@dataclass(frozen=True)
+class ShippedRecording:
+    """One of them.
+
+    Args:
+        name: file name without ending.
+        description: one sentence.
+        photos: of the demo, and the number of the question to each.
+        bits_per_pixel: of the pictures.
+        overrides: of profile loopback.
+        loss: samples lost, first and count.
+    """
+
+    name: str
+    description: str
+    photos: Sequence[tuple[str, int]]
+    bits_per_pixel: float
+    overrides: Sequence[str]
+    loss: tuple[int, int] | None = None
+
+
+RECORDINGS = (
+    ShippedRecording(
+        "clean",
+        "two pictures at 15 dB with offsets of carrier and clock",
+        (("chelsea", 0), ("astronaut", 1)),
+        1.0,
+        ("transmitter.mcs=4", "channel.snr_db=15", "channel.cfo_hz=3e3", "channel.sro_ppm=8"),
+    ),
+    ShippedRecording(
+        "fading_gap",
+        "four pictures over Rayleigh fading, a stretch of samples lost in the second",
+        (("chelsea", 1), ("coffee", 0), ("rocket", 0), ("astronaut", 0)),
+        0.5,
+        (
+            *("transmitter.mcs=2", "transmitter.max_burst_symbols=8000"),
+            *("channel.snr_db=9", "channel.fading=rayleigh", "channel.cfo_hz=-5e3"),
+            *("channel.sro_ppm=-12", "channel.seed=3"),
+        ),
+        (52_000, 2000),
+    ),
+)
+
+
+def main() -> None:
+    """Make all of them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--encode", action="store_true", help="make the index frames anew")
+    encode = parser.parse_args().encode
+    for recording in RECORDINGS:
+        path = make(recording, encode)
+        size = path.with_suffix(".sigmf-data").stat().st_size
+        print_text(f"{path.name}: {size} bytes of samples")
+
+
+def make(shipped: ShippedRecording, encode: bool) -> Path:
+    """One recording with its frames and expectations; the old one goes when the new one is whole."""
+    final = metadata_path(SHIPPED_FOLDER / shipped.name)
+    old_frames = sent_folder(final)
+    frames = (
+        encode_photos(shipped) if encode or not old_frames.is_dir() else gather_sent([old_frames])
+    )
+    with tempfile.TemporaryDirectory(dir=SHIPPED_FOLDER.parent) as folder:
+        recording = record(shipped, frames, Path(folder))
+        write_expectations(recording)
+        for path in (final, final.with_suffix(".sigmf-data"), expectations_path(final)):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(old_frames, ignore_errors=True)
+        for path in Path(folder).iterdir():
+            path.replace(SHIPPED_FOLDER / path.name)
+    return final
+
+
+def encode_photos(shipped: ShippedRecording) -> list[SentFrame]:
+    """The photos as index frames of the embedded codec."""
+    from semantic.codec import load_codec
+    from semantic.demo_photos import describe_photo, load_photo
+
+    codec = load_codec()
+    frames = []
+    for number, (name, question) in enumerate(shipped.photos, start=1):
+        picture = load_photo(name, codec.image_size)
+        query = describe_photo(name).questions[question]
+        rate = codec.rate(shipped.bits_per_pixel)
+        frames.append(SentFrame(codec.encode(picture, query, number, rate=rate)))
+    return frames
+
+
+def record(shipped: ShippedRecording, frames: Sequence[SentFrame], folder: Path) -> Recording:
+    """Send the frames and record what arrives."""
+    profile = load_profile("loopback", [*_COMMON, *shipped.overrides])
+    header = recording_header(profile, "ci16_le", started=_STARTED, description=shipped.description)
+    writer = RecordingWriter(folder / shipped.name, header, frames)
+    record_loopback(profile, known_geometries(frames), frames, writer, shipped.loss)
+    return open_recording(writer.path)
+
+
+def expectations_path(path: Path) -> Path:
+    """The expectations beside a recording."""
+    return path.with_name(path.name.removesuffix(".sigmf-meta") + ".expected.json")
+
+
+def write_expectations(recording: Recording) -> None:
+    """What a replay says, without what depends on time and place."""
+    values = expected_values(recording, load_sent(recording))
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    expectations_path(recording.path).write_text(f"{text}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

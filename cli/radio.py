@@ -13,9 +13,9 @@ import typer
 
 from cli import options
 from cli.output import make_console
-from cli.radio_status import StatisticsFile, rx_line, rx_record, tx_line, tx_record
 
 if TYPE_CHECKING:
+    from cli.radio_status import StatisticsFile
     from sdr_config.schema import Profile
 
 _STATUS_PERIOD_S = 1.0
@@ -52,6 +52,8 @@ def tx(
     overrides: options.Overrides = None,
 ) -> None:
     """Send the index frames that arrive at zmq.frames_in over a radio."""
+    from cli.radio_status import StatisticsFile, tx_line, tx_record
+
     settings = _load(profile, overrides)
 
     def record() -> dict[str, Any]:
@@ -72,6 +74,8 @@ def rx(
     overrides: options.Overrides = None,
 ) -> None:
     """Receive from a radio and hand index frames on at zmq.pictures_out."""
+    from cli.radio_status import StatisticsFile, rx_line, rx_record
+
     settings = _load(profile, overrides)
 
     def record() -> Mapping[str, Any]:

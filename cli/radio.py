@@ -13,9 +13,9 @@ import typer
 
 from cli import options
 from cli.output import make_console
-from cli.radio_status import StatisticsFile, rx_line, rx_record, tx_line, tx_record
 
 if TYPE_CHECKING:
+    from cli.radio_status import StatisticsFile
     from flowgraphs.radio_settings import SettingsReadBack
     from sdr_config.schema import Profile
 
@@ -53,6 +53,8 @@ def tx(
     overrides: options.Overrides = None,
 ) -> None:
     """Send the index frames that arrive at zmq.frames_in over a radio."""
+    from cli.radio_status import StatisticsFile, tx_line, tx_record
+
     settings = _load(profile, overrides)
 
     def record() -> dict[str, Any]:
@@ -77,6 +79,8 @@ def rx(
     overrides: options.Overrides = None,
 ) -> None:
     """Receive from a radio and hand index frames on at zmq.pictures_out."""
+    from cli.radio_status import StatisticsFile, rx_line, rx_record
+
     settings = _load(profile, overrides)
 
     def record() -> Mapping[str, Any]:

@@ -108,7 +108,9 @@ def _print_settings(settings: SettingsReadBack | None) -> None:
 
 def _measured(burst: BurstRecord) -> str:
     level_dbfs = 20 * math.log10(max(burst.level, 1e-6))
-    return f"level {level_dbfs:.1f} dBFS, Es/N0 {burst.snr_db:.1f} dB, carrier {burst.cfo_hz:+.0f} Hz"
+    return (
+        f"level {level_dbfs:.1f} dBFS, Es/N0 {burst.snr_db:.1f} dB, carrier {burst.cfo_hz:+.0f} Hz"
+    )
 
 
 def _run(

@@ -125,7 +125,7 @@ def rx_line(record: Mapping[str, Any]) -> str:
         f"PER {_show(record['per'], '.3f')}",
         f"Es/N0 {_show(record['snr_db_latest'], '.1f')} dB",
         f"CFO {_show(record['cfo_hz_latest'], '+.0f')} Hz",
-        f"level {_show(_dbfs(record['level_latest']), '.1f')} dBFS",
+        f"level {_dbfs(record['level_latest'])}",
         f"{pictures['complete'] + pictures['incomplete']} pictures",
     ]
     parts += [f"{pictures[name]} {name}" for name in ("incomplete", "dropped") if pictures[name]]
@@ -202,8 +202,8 @@ def _mean(values: Iterable[float]) -> float | None:
     return sum(finite) / len(finite) if finite else None
 
 
-def _dbfs(level: float | None) -> float | None:
-    return 20 * math.log10(level) if level else None
+def _dbfs(level: float | None) -> str:
+    return f"{20 * math.log10(level):.1f} dBFS" if level else "-"
 
 
 def _show(value: float | None, form: str) -> str:

@@ -84,7 +84,7 @@ def test_receiver_line() -> None:
     )
     top.receiver.statistics.samples_dropped = 7
     assert rx_line(rx_record(top)) == (
-        "3 bursts, PER 0.333, Es/N0 20.0 dB, CFO +100 Hz, level 0.250, 3 pictures, 1 incomplete, "
+        "3 bursts, PER 0.333, Es/N0 20.0 dB, CFO +100 Hz, level -12.0 dBFS, 3 pictures, 1 incomplete, "
         "4 dropped, 7 samples dropped, 1 keys refused, 2 overflows"
     )
 
@@ -96,6 +96,7 @@ def test_transmitter_line() -> None:
         ),
         index_source=SimpleNamespace(frames_accepted=3, socket_counts=lambda: {"malformed": 5}),
         radio=Counting(receivers=2, samples_sent=9, malformed=1),
+        statistics=None,
     )
     expected = "2 pictures in 6 bursts sent, 1 refused, 6 malformed, 2 receivers"
     assert tx_line(tx_record(top)) == expected

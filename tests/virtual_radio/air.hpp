@@ -39,8 +39,8 @@ class Air
 {
 public:
     static constexpr int64_t block_samples = 4096;
-    static constexpr int64_t blocks = 16'384;
-    // 16 s at 4 Msps. Memory is taken where somebody sends; silence costs none.
+    static constexpr int64_t blocks = 4096;
+    // 4 s at 4 Msps, 128 MiB at most: memory is taken where somebody sends, silence costs none.
     static constexpr int64_t ring_samples = blocks * block_samples;
 
     // Opens the air of that name, or makes it. Everybody who has it open holds a shared lock on its file,

@@ -22,7 +22,7 @@
 //   overflow_samples=N   ... and loses so many samples (40000)
 //   timeless=1           samples come without their time, as from radios that have no clock
 //   tx_latency_s=0.1     a burst without a time leaves so long after it was handed over
-//   rx_buffer_s=1        who takes samples more slowly than this allows for overflows (8 at most, at 4 Msps)
+//   rx_buffer_s=1        who takes samples more slowly than this allows for overflows (2 at most, at 4 Msps)
 //   stall_after_s=T      no samples come any more, this long after receiving began
 #include "air.hpp"
 
@@ -453,7 +453,7 @@ private:
     // Samples that go into the FIFO: it holds what is to be sent within the next half second.
     int64_t wait_for_room(const long timeout_us)
     {
-        const int64_t fifo = samples_in(tx_fifo_s);
+        const int64_t fifo = std::min(samples_in(tx_fifo_s), Air::ring_samples / 4);
         const int64_t deadline_ns = virtual_radio::monotonic_ns() + timeout_us * 1000;
         while (_air.now() + fifo - _tx_next <= 0) {
             if (virtual_radio::monotonic_ns() >= deadline_ns) return 0;

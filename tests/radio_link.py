@@ -54,7 +54,7 @@ def device_overrides(kind: str, name: str, *device_args: str) -> list[str]:
 def virtual_profile(
     kind: str, name: str, device_args: Iterable[str] = (), overrides: Iterable[str] = ()
 ) -> Profile:
-    """A profile on the virtual radio at 250 ksym/s, patient with a busy machine.
+    """A profile on the virtual radio at 62.5 ksym/s, a rate for which a busy machine has the time.
 
     Args:
         kind: uhd or soapy.
@@ -72,7 +72,7 @@ def virtual_profile(
             f"zmq.frames_in={ANY_PORT}",
             f"zmq.pictures_out={ANY_PORT}",
             f"zmq.watch_out={ANY_PORT}",
-            "waveform.symbol_rate_hz=250e3",
+            "waveform.symbol_rate_hz=62.5e3",
             "radio.tx.antenna=TX/RX",
             "radio.rx.antenna=RX2",
             "radio.tx.lo_offset_hz=0",
@@ -156,3 +156,15 @@ def radio_link(
         finally:
             link.close()
             del link
+
+
+def fell_behind(link: RadioLink, screen: str) -> bool:
+    """The radio has told of samples that this machine was too slow for.
+
+    Args:
+        link: with ``write_errors=1``.
+        screen: what was printed; gr-soapy says no more than a letter.
+    """
+    told = link.transmitter.statistics
+    late = told is not None and told.failed > 0
+    return late or "sU" in screen or link.receiver.receiver.statistics.overflows > 0

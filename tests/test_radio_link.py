@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zmq
 
@@ -28,7 +29,7 @@ from semantic.index_frame import IndexFrame
 from semantic.link_statistics import Fate
 from tests.conftest import REPOSITORY
 from tests.link_parts import random_frame, same_indices, wait_until
-from tests.radio_link import KINDS, air, device_overrides, radio_link
+from tests.radio_link import KINDS, RadioLink, air, device_overrides, fell_behind, radio_link
 
 pytestmark = pytest.mark.usefixtures("virtual_radio")
 
@@ -45,31 +46,51 @@ def whole(pictures: list[IndexFrame]) -> list[int]:
     ]
 
 
+NOISE_DBFS, CFO_HZ, LEVEL = -20.0, 2345.0, 0.25
+
+
+def check_clean_run(link: RadioLink) -> None:
+    """Level, carrier offset and Es/N0 come out as the virtual air made them; nothing is lost."""
+    statistics = link.receiver.receiver.statistics
+    assert statistics.fates[Fate.DECODED] == len(FRAMES) == statistics.detected
+    assert statistics.samples_lost == statistics.samples_dropped == 0
+    # A symbol of level A at 4 samples per symbol has the energy 4 A^2.
+    expected_db = 10 * np.log10(4 * LEVEL**2) - NOISE_DBFS
+    assert statistics.snr_db_mean == pytest.approx(expected_db, abs=0.5)
+    assert statistics.cfo_hz_mean == pytest.approx(CFO_HZ, abs=20)
+    levels = [record.level for record in link.receiver.receiver.records]
+    assert levels == pytest.approx([LEVEL] * len(FRAMES), rel=0.05)
+    assert link.receiver.fault() is None
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_pictures_cross(kind: str) -> None:
-    """1 Msym/s, 4 Msps; level, carrier offset and Es/N0 come out as the virtual air made them."""
-    noise_dbfs, cfo_hz, level = -20.0, 12_345.0, 0.25
-    told = [f"noise_dbfs={noise_dbfs}", f"cfo_hz={cfo_hz}"]
-    with radio_link(kind, told, ["waveform.symbol_rate_hz=1e6"]) as link:
+    with radio_link(kind, [f"noise_dbfs={NOISE_DBFS}", f"cfo_hz={CFO_HZ}"]) as link:
         link.send(FRAMES)
-        pictures = link.pictures(len(FRAMES))
-        statistics = link.receiver.receiver.statistics
-        assert whole(pictures) == [frame.frame_id for frame in FRAMES]
-        assert statistics.fates[Fate.DECODED] == len(FRAMES) == statistics.detected
-        assert statistics.overflows == statistics.samples_lost == statistics.samples_dropped == 0
-        # A symbol of level A at 4 samples per symbol has the energy 4 A^2.
-        assert statistics.snr_db_mean == pytest.approx(-6.02 - noise_dbfs, abs=0.5)
-        assert statistics.cfo_hz_mean == pytest.approx(cfo_hz, abs=20)
-        levels = [record.level for record in link.receiver.receiver.records]
-        assert levels == pytest.approx([level] * len(FRAMES), rel=0.05)
-        assert link.receiver.fault() is None
+        assert whole(link.pictures(len(FRAMES))) == [frame.frame_id for frame in FRAMES]
+        check_clean_run(link)
+        told = link.transmitter.statistics
         if kind == "uhd":
-            answers = link.transmitter.statistics
-            assert answers is not None
-            wait_until(lambda: answers.acknowledged == len(FRAMES), "acknowledgements")
-            assert answers.failed == 0
+            assert told is not None
+            wait_until(lambda: told.acknowledged == len(FRAMES), "acknowledgements")
+            assert told.failed == 0
         else:
-            assert link.transmitter.statistics is None
+            assert told is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_cross_at_full_rate(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """1 Msym/s, 4 Msps, which a machine that does other work may not keep up with."""
+    told = ["write_errors=1", f"noise_dbfs={NOISE_DBFS}", f"cfo_hz={CFO_HZ}"]
+    for _ in range(2):
+        with radio_link(kind, told, ["waveform.symbol_rate_hz=1e6"]) as link:
+            link.send(FRAMES)
+            pictures = link.pictures(len(FRAMES))
+            if not fell_behind(link, capfd.readouterr().err):
+                assert whole(pictures) == [frame.frame_id for frame in FRAMES]
+                check_clean_run(link)
+                return
+    pytest.skip("this machine is too busy for 4 million samples per second, as the radio says")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,7 +101,7 @@ def test_settings_are_read_back(kind: str) -> None:
             (link.receiver.settings, 20, "RX2"),
         ):
             assert settings is not None
-            assert settings.rate_hz == 1e6
+            assert settings.rate_hz == 250e3
             assert settings.gain_db == gain_db
             assert settings.antenna == antenna
             assert settings.clock_source == "internal"
@@ -90,7 +111,7 @@ def test_settings_are_read_back(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_local_oscillator_offset(kind: str) -> None:
     """The leak of the receiver's oscillator, as strong as the signal, lies beside it and does no harm."""
-    overrides = ["radio.tx.lo_offset_hz=400e3", "radio.rx.lo_offset_hz=-400e3"]
+    overrides = ["radio.tx.lo_offset_hz=100e3", "radio.rx.lo_offset_hz=-100e3"]
     with radio_link(kind, ["dc=0.25"], overrides) as link:
         link.send(FRAMES[:2])
         assert whole(link.pictures(2)) == [1, 2]
@@ -176,7 +197,7 @@ def test_overflow_of_a_driver_without_a_clock() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_silent_radio_is_noticed(kind: str) -> None:
-    with radio_link(kind, ["stall_after_s=0.3"], ["radio.silence_s=1"]) as link:
+    with radio_link(kind, ["stall_after_s=0.5"], ["radio.silence_s=1"]) as link:
         wait_until(lambda: link.receiver.fault() is not None, "the watchdog")
         fault = link.receiver.fault()
         assert isinstance(fault, RadioError)
@@ -206,7 +227,9 @@ def test_two_commands_in_two_processes(kind: str, tmp_path: Path) -> None:
             f"zmq.frames_in=ipc://{tmp_path}/in",
             f"zmq.pictures_out=ipc://{tmp_path}/out",
             f"zmq.watch_out=ipc://{tmp_path}/watch",
-            "waveform.symbol_rate_hz=1e6",
+            "waveform.symbol_rate_hz=62.5e3",
+            "radio.tx.lo_offset_hz=0",
+            "radio.rx.lo_offset_hz=0",
             "radio.tx.antenna=TX/RX",
             "radio.rx.antenna=RX2",
             "radio.tx.gain_db=10",
@@ -239,7 +262,7 @@ def test_two_commands_in_two_processes(kind: str, tmp_path: Path) -> None:
             pull.close()
             context.destroy(linger=0)
     assert [process.returncode for process in processes] == [0, 0], outputs
-    assert "the radio says: 4 Msps" in outputs[0]
+    assert "the radio says: 0.25 Msps" in outputs[0]
     assert "crest factor 5.1 dB" in outputs[1]
 
 

@@ -92,7 +92,7 @@ REFUSALS = [
     (
         "refuse=rate",
         [],
-        r"refuses a rate of 1000000 Hz; it offers .*1000000.*this radio refuses its rate",
+        r"refuses a rate of 250000 Hz; it offers .*250000.*this radio refuses its rate",
     ),
     ("", ["radio.SIDE.antenna=RX9"], r"no antenna port 'RX9': expected one of TX/RX"),
     ("refuse=antenna", [], r"refuses antenna '.*'; it offers TX/RX"),

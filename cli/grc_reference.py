@@ -31,7 +31,7 @@ def explain(block: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
     Raises:
         ValueError: a parameter that is not explained.
     """
-    names = {_name(one): str(one["id"]) for one in block["parameters"]}
+    names = {_name(one): str(one["id"]) for one in block.get("parameters", [])}
     labels = "|".join(re.escape(name) for name in names)
     parts = re.split(rf"^({labels}): ", str(block["documentation"]), flags=re.MULTILINE)
     found = {names[name]: " ".join(text.split()) for name, text in _pairs(parts[1:])}
@@ -55,8 +55,9 @@ def _section(block: dict[str, Any]) -> str:
     for paragraph in paragraphs:
         lines += [paragraph, ""]
     lines += [f"In: {_ports(block, 'inputs')}. Out: {_ports(block, 'outputs')}.", ""]
-    lines += ["| parameter | id | default | |", "|---|---|---|---|"]
-    for one in block["parameters"]:
+    if explained:
+        lines += ["| parameter | id | default | |", "|---|---|---|---|"]
+    for one in block.get("parameters", []):
         text = explained[one["id"]].replace("|", "\\|")
         default = str(one["default"])
         lines.append(

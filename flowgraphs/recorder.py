@@ -207,7 +207,8 @@ class RadioRecorder(Receiver):
         datatype: str,
     ) -> None:
         self.tape = Tape(path, datatype)
-        super().__init__(profile, geometries, [self.tape])
+        # Whether a decoder runs meanwhile is nothing that a replay could know.
+        super().__init__(profile, geometries, [self.tape], untaken_is_lost=False)
 
 
 def record_radio(

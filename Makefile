@@ -17,7 +17,7 @@ help:
 	@echo 'make test-slow  the tests that take minutes'
 	@echo 'make lint       ruff, mypy'
 	@echo 'make bench      speed of decoder and modem beside their peers (uoisc benchmark has more)'
-	@echo 'make captures   the small recordings in captures/shipped anew'
+	@echo 'make captures   the simulated recordings in captures/shipped anew'
 	@echo 'make clean      remove caches and output, keep .venv'
 
 setup:

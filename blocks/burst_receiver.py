@@ -91,6 +91,8 @@ class BurstReceiver(gr.sync_block):
         self.statistics = LinkStatistics()
         self.records: deque[BurstRecord] = deque(maxlen=_RECORDS_KEPT)
         self.last_constellation: NDArray[np.complex64] | None = None
+        # Since the last start, whatever became of them; those behind an end do not count.
+        self.samples_taken = 0
         self._symbol_rate_hz = symbol_rate_hz
         self._sample_rate_hz = symbol_rate_hz * wf.RECEIVER_SAMPLES_PER_SYMBOL
         self._when_full = when_full
@@ -142,6 +144,7 @@ class BurstReceiver(gr.sync_block):
         self._failure = None
         self._ended = False
         self._ring.reopen()
+        self.samples_taken = 0
         # GNU Radio counts anew from every start, and what comes first is no continuation of anything.
         self._clock = RxClock(self._sample_rate_hz)
         self._times_read = 0
@@ -174,6 +177,7 @@ class BurstReceiver(gr.sync_block):
         if end is not None:
             samples = samples[:end]
         taken = self._take(samples)
+        self.samples_taken += taken
         if end is not None and taken == samples.size:
             self._ended = True
             self._ring.end()

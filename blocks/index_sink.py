@@ -60,6 +60,8 @@ class IndexSink(gr.basic_block):
         send_timeout_ms: how long a picture waits for a decoder before it is dropped and counted; it does
             not wait where many bursts wait behind it.
         keys: whose holders get pictures; None: anybody who can reach the addresses.
+        untaken_is_lost: False where pictures are a by-product: one that no decoder takes at once is
+            dropped, and the fate of its bursts stays what the receiver said.
 
     Raises:
         AddressError: an address is in use.
@@ -75,6 +77,8 @@ class IndexSink(gr.basic_block):
         high_water_mark: int = 8,
         send_timeout_ms: int = 1000,
         keys: CurveKeys | None = None,
+        *,
+        untaken_is_lost: bool = True,
     ) -> None:
         gr.basic_block.__init__(self, name="IndexSink", in_sig=None, out_sig=None)
         self.message_port_register_in(PORT_BURSTS)
@@ -88,6 +92,7 @@ class IndexSink(gr.basic_block):
         self.finished = threading.Event()
         self._assembler = FrameAssembler(geometries)
         self._timeout_s = frame_timeout_s
+        self._untaken_is_lost = untaken_is_lost
         self._last_burst_s = 0.0
         self._lock = threading.Lock()
         self._timer = WorkerThread("IndexSink", self._run_timer)
@@ -171,19 +176,24 @@ class IndexSink(gr.basic_block):
                 continue
             self.pictures_complete += picture.complete
             self.pictures_incomplete += not picture.complete
-            patient = self.nmsgs(PORT_BURSTS) <= _MAX_BURSTS_WAITING
+            patient = self._untaken_is_lost and self.nmsgs(PORT_BURSTS) <= _MAX_BURSTS_WAITING
             try:
                 self._push.send_multipart(
                     self._push_writer.pack_frame(TOPIC_PICTURE, picture.frame),
                     flags=0 if patient else zmq.NOBLOCK,
                 )
             except zmq.Again:
-                self.pictures_dropped += 1
-                for fate, count in picture.bursts.items():
-                    for _ in range(count):
-                        self.statistics.refate(Fate(fate), Fate.QUEUE_FULL)
+                self._count_untaken(picture)
             self._pub.send_multipart(self._pub_writer.pack_frame(TOPIC_PICTURE, picture.frame))
             self._publish_statistics()
+
+    def _count_untaken(self, picture: AssembledFrame) -> None:
+        self.pictures_dropped += 1
+        if not self._untaken_is_lost:
+            return
+        for fate, count in picture.bursts.items():
+            for _ in range(count):
+                self.statistics.refate(Fate(fate), Fate.QUEUE_FULL)
 
     def _publish_statistics(self) -> None:
         self._pub.send_multipart(self._pub_writer.pack(TOPIC_STATISTICS, self.statistics.to_json()))

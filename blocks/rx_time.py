@@ -8,10 +8,15 @@ place all the same, with a time of zero.
 
 from __future__ import annotations
 
+import math
+
 # The tag that gr-uhd's and gr-soapy's sources set: (whole seconds, fraction).
 RX_TIME_TAG = "rx_time"
 # A tag keeps its place through a decimating filter to half a sample at best.
 _TOLERANCE_SAMPLES = 1
+# Behind a decimating filter a gap may end on half a sample. A clock's nanoseconds must not decide which way
+# that is rounded, or a recording would be counted otherwise than the radio was.
+_CLOCK_NOISE_SAMPLES = 0.05
 
 
 class RxClock:
@@ -42,7 +47,11 @@ class RxClock:
             return None
         # Whole seconds apart from fractions: a double holds a time since 1970 to a quarter microsecond.
         elapsed_s = (whole_s - last[1]) + (fraction_s - last[2])
-        missing = round(elapsed_s * self._sample_rate_hz) - (sample - last[0])
+        missing = _round_up_halves(elapsed_s * self._sample_rate_hz) - (sample - last[0])
         if abs(missing) <= _TOLERANCE_SAMPLES:
             return None
         return max(missing, 0)
+
+
+def _round_up_halves(samples: float) -> int:
+    return math.floor(samples + 0.5 + _CLOCK_NOISE_SAMPLES)

@@ -68,6 +68,8 @@ def make_index_sink(
     geometries: Iterable[FrameGeometry],
     statistics: LinkStatistics,
     frame_timeout_s: float | None,
+    *,
+    untaken_is_lost: bool = True,
 ) -> IndexSink:
     """Code blocks to frames on the profile's sockets; raises AddressError where one is in use."""
     return IndexSink(
@@ -79,4 +81,5 @@ def make_index_sink(
         high_water_mark=profile.zmq.high_water_mark,
         send_timeout_ms=profile.zmq.send_timeout_ms,
         keys=profile_keys(profile),
+        untaken_is_lost=untaken_is_lost,
     )

@@ -43,6 +43,7 @@ class Receiver(gr.top_block):
         profile: with ``radio.kind`` uhd, soapy or zmq.
         geometries: of the codecs and rates that are known.
         inserted: blocks between radio and front end, complex samples in and out.
+        untaken_is_lost: whether a picture that no decoder takes counts as lost.
 
     Raises:
         RadioError: a radio that is not there, or cannot do what the profile asks.
@@ -54,6 +55,8 @@ class Receiver(gr.top_block):
         profile: Profile,
         geometries: Iterable[FrameGeometry],
         inserted: Sequence[gr.basic_block] = (),
+        *,
+        untaken_is_lost: bool = True,
     ) -> None:
         gr.top_block.__init__(self, "UO-ISC receiver")
         receiver = profile.receiver
@@ -63,7 +66,11 @@ class Receiver(gr.top_block):
         self.front_end = FrontEnd(profile.waveform.samples_per_symbol, receiver.dc_block_length)
         self.receiver = make_burst_receiver(profile, receiver.when_full)
         self.index_sink = make_index_sink(
-            profile, geometries, self.receiver.statistics, receiver.frame_timeout_s
+            profile,
+            geometries,
+            self.receiver.statistics,
+            receiver.frame_timeout_s,
+            untaken_is_lost=untaken_is_lost,
         )
         self.inserted = list(inserted)
         self.connect(self.radio, *self.inserted, self.front_end, self.receiver)

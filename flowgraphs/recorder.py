@@ -207,7 +207,8 @@ class RadioRecorder(Receiver):
         datatype: str,
     ) -> None:
         self.tape = Tape(path, datatype)
-        super().__init__(profile, geometries, [self.tape])
+        # Whether a decoder runs meanwhile is nothing that a replay could know.
+        super().__init__(profile, geometries, [self.tape], untaken_is_lost=False)
 
 
 def record_radio(
@@ -240,13 +241,15 @@ def record_radio(
         with annotator:
             top.start()
             try:
-                _watch(top, annotator, samples, stopping, status)
+                spare = _FILTER_REST_SAMPLES * _samples_per_symbol(writer)
+                enough = None if samples is None else samples + spare
+                _watch(top, annotator, enough, stopping, status)
                 _end(top, _samples_per_symbol(writer))
             finally:
                 top.stop()
                 top.wait()
                 top.tape.close()
-        recorded = top.tape.position
+        recorded = _heard(top, _samples_per_symbol(writer))
         annotator.finish(recorded)
         return recorded
     finally:
@@ -295,6 +298,15 @@ def _end(top: RadioRecorder, samples_per_symbol: int) -> None:
         time.sleep(_POLL_S / 10)
     top.receiver.finish()
     top.index_sink.finished.wait(_SILENT_S)
+
+
+def _heard(top: RadioRecorder, samples_per_symbol: int) -> int:
+    """Recorded samples that the receiver heard: a replay that ends there counts as many as it did.
+
+    The last few may be waiting in a filter for the next one.
+    """
+    heard = top.receiver.samples_taken * samples_per_symbol // wf.RECEIVER_SAMPLES_PER_SYMBOL
+    return min(heard, top.tape.position)
 
 
 def check_space(path: Path, datatype: str, samples: int) -> None:

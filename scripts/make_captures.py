@@ -1,9 +1,13 @@
 """Make the small recordings in captures/shipped anew, and what a replay of them is expected to say.
 
-    .venv/bin/python scripts/make_captures.py [--encode]
+    .venv/bin/python scripts/make_captures.py [--encode] [--virtual-radio]
 
 The same seeds give the same samples, on one machine to the last byte. The index frames that are sent lie
 beside the recordings and are sent again; with --encode they are made anew from the demo's photos.
+
+The recording virtual_radio is a live one, from the tests' virtual radio in real time: made again it is never
+the same to the byte, because what comes first and where the overflow falls depends on the machine's
+scheduling. It stays as it is unless --virtual-radio asks for it (g++ and libsoapysdr-dev build the driver).
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +51,7 @@ class ShippedRecording:
         photos: of the demo, and the number of the question to each.
         bits_per_pixel: of the pictures.
         overrides: of profile loopback.
-        loss: samples lost, first and count.
+        loss: samples lost, first and count; a radio chooses the first itself.
     """
 
     name: str
@@ -79,13 +84,32 @@ RECORDINGS = (
     ),
 )
 
+# 100 ksps, the least that the driver makes: 1 MB is two and a half seconds.
+VIRTUAL_RADIO = ShippedRecording(
+    "virtual_radio",
+    "three pictures through gr-soapy and the virtual radio, an overflow in the second",
+    (("chelsea", 0), ("rocket", 0), ("coffee", 0)),
+    0.5,
+    (
+        *("waveform.symbol_rate_hz=50e3", "waveform.samples_per_symbol=2"),
+        "transmitter.mcs=2",
+    ),
+    (0, 3000),
+)
+_VIRTUAL_DEVICE = ("noise_dbfs=-22", "cfo_hz=900", "overflow_burst=2", "tx_latency_s=0.4")
+_MOST_BYTES = 1_000_000
+
 
 def main() -> None:
     """Make all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--encode", action="store_true", help="make the index frames anew")
-    encode = parser.parse_args().encode
-    for recording in RECORDINGS:
+    parser.add_argument(
+        "--virtual-radio", action="store_true", help="make the live recording anew, and no other"
+    )
+    options = parser.parse_args()
+    encode = options.encode
+    for recording in (VIRTUAL_RADIO,) if options.virtual_radio else RECORDINGS:
         path = make(recording, encode)
         size = path.with_suffix(".sigmf-data").stat().st_size
         print_text(f"{path.name}: {size} bytes of samples")
@@ -99,7 +123,8 @@ def make(shipped: ShippedRecording, encode: bool) -> Path:
         encode_photos(shipped) if encode or not old_frames.is_dir() else gather_sent([old_frames])
     )
     with tempfile.TemporaryDirectory(dir=SHIPPED_FOLDER.parent) as folder:
-        recording = record(shipped, frames, Path(folder))
+        make_one = record_virtual_radio if shipped is VIRTUAL_RADIO else record
+        recording = make_one(shipped, frames, Path(folder))
         write_expectations(recording)
         for path in (final, final.with_suffix(".sigmf-data"), expectations_path(final)):
             path.unlink(missing_ok=True)
@@ -131,6 +156,36 @@ def record(shipped: ShippedRecording, frames: Sequence[SentFrame], folder: Path)
     writer = RecordingWriter(folder / shipped.name, header, frames)
     record_loopback(profile, known_geometries(frames), frames, writer, shipped.loss)
     return open_recording(writer.path)
+
+
+def record_virtual_radio(
+    shipped: ShippedRecording, frames: Sequence[SentFrame], folder: Path
+) -> Recording:
+    """Send the frames over the virtual radio and record what arrives.
+
+    Raises:
+        SystemExit: the machine was too busy for a recording of this size, or one with a single gap.
+    """
+    # The driver and its profile belong to the tests, which are not installed.
+    sys.path.insert(0, str(SHIPPED_FOLDER.parent.parent))
+    from tests.radio_link import air, virtual_profile
+    from tests.radio_recording import record_over_the_air
+    from tests.virtual_radio import build
+
+    if (missing := build.why_not()) is not None:
+        raise SystemExit(f"{missing}: the virtual radio cannot be built")
+    assert shipped.loss is not None
+    with tempfile.TemporaryDirectory() as driver, air("captures") as name:
+        build.load(build.build(Path(driver)))
+        device = (*_VIRTUAL_DEVICE, f"overflow_samples={shipped.loss[1]}")
+        profile = virtual_profile("soapy", name, device, shipped.overrides)
+        live = record_over_the_air(profile, folder / shipped.name, frames, shipped.description)
+    recording = live.recording
+    size = recording.data_path.stat().st_size
+    lost = [gap.lost for gap in recording.gaps]
+    if size > _MOST_BYTES or lost != [shipped.loss[1]]:
+        raise SystemExit(f"{size} bytes, samples lost {lost}: try again when the machine is idle")
+    return recording
 
 
 def expectations_path(path: Path) -> Path:

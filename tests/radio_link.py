@@ -34,9 +34,9 @@ _numbers = itertools.count()
 
 
 @contextmanager
-def air() -> Iterator[str]:
-    """A name for an air of one's own; what is left of it afterwards is removed."""
-    name = f"test-{os.getpid()}-{next(_numbers)}"
+def air(name: str | None = None) -> Iterator[str]:
+    """A name for an air of one's own, unless one is given; what is left of it afterwards is removed."""
+    name = name or f"test-{os.getpid()}-{next(_numbers)}"
     yield name
     # Devices live as long as the blocks that use them.
     gc.collect()

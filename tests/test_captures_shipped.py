@@ -19,7 +19,9 @@ from cli.replay import expected_values
 from semantic.link_statistics import Fate
 from tests.conftest import REPOSITORY
 
-NAMES = ["clean", "fading_gap"]
+SIMULATED = ["clean", "fading_gap"]
+LIVE = "virtual_radio"
+NAMES = [*SIMULATED, LIVE]
 
 
 def script() -> ModuleType:
@@ -66,7 +68,9 @@ def check_alike(found: object, wanted: object, where: str) -> None:
 def test_what_there_is() -> None:
     assert shipped_recordings() == NAMES
     assert find_recording("clean") == SHIPPED_FOLDER / "clean.sigmf-meta"
-    assert {shipped.name for shipped in script().RECORDINGS} == set(NAMES)
+    module = script()
+    assert {shipped.name for shipped in module.RECORDINGS} == set(SIMULATED)
+    assert module.VIRTUAL_RADIO.name == LIVE
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,7 +92,7 @@ def test_replayed_as_ever(name: str) -> None:
 
 
 def test_they_show_what_they_are_for() -> None:
-    clean, fading = (expected(name) for name in NAMES)
+    clean, fading, live = (expected(name) for name in NAMES)
     assert clean["status"] == "ok"
     assert all(picture["bit_errors"] == 0 for picture in clean["pictures"])
     assert fading["status"] == "partial"
@@ -97,9 +101,12 @@ def test_they_show_what_they_are_for() -> None:
     assert fading["fates"][Fate.BLOCKS_FAILED] >= 1
     levels = [record["snr_db"] for record in fading["records"]]
     assert max(levels) - min(levels) > 10
+    assert [record["fate"] for record in live["records"]] == ["decoded", "overflow", "decoded"]
+    assert live["samples_lost"] == 3000
+    assert [picture["bit_errors"] for picture in live["pictures"]][::2] == [0, 0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SIMULATED)
 def test_made_again_they_are_the_same(name: str, tmp_path: Path) -> None:
     """From the same frames and seeds: the metadata to the byte, the samples to the last bit or nearly.
 

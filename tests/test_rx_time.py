@@ -45,3 +45,12 @@ def test_a_radio_without_a_clock_breaks_the_stream() -> None:
     clock = RxClock(RATE_HZ)
     clock.gap(0, 0, 0.0)
     assert clock.gap(500, 0, 0.0) == 0
+
+
+@pytest.mark.parametrize("whole", [10, 11])
+@pytest.mark.parametrize("noise_s", [-2e-9, 0, 2e-9])
+def test_half_a_sample_is_always_rounded_the_same_way(whole: int, noise_s: float) -> None:
+    """A replay, whose clock is exact, counts what the radio's clock of whole nanoseconds gave."""
+    clock = RxClock(RATE_HZ)
+    clock.gap(0, 5, 0.0)
+    assert clock.gap(1000, 5, (1000 + whole + 0.5) / RATE_HZ + noise_s) == whole + 1

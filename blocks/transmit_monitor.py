@@ -41,6 +41,10 @@ class TransmitMonitor(gr.basic_block):
         self.message_port_register_in(PORT_MESSAGES)
         self.set_msg_handler(PORT_MESSAGES, self._on_message)
 
+    def counts(self) -> dict[str, int]:
+        """Events so far, by name, under a name that Companion's Function Probe can call."""
+        return self.statistics.to_json()
+
     def _on_message(self, message: pmt.pmt_base) -> None:
         for name in _events(message):
             counter = _COUNTERS.get(name)

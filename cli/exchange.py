@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import signal
 import time
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,11 +41,15 @@ def send(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE|FOLDER|-",
-            help="Photos; folders of photos; - for paths on standard input, one a line.",
+            metavar="IMAGE|FRAME|FOLDER|-",
+            help="Photos; frames of uoisc encode, sent as they are; folders of either; - for paths on "
+            "standard input, one a line.",
         ),
     ],
-    query: options.Query,
+    query: Annotated[
+        str | None,
+        typer.Option("--query", "-q", help="What the receiver wants to know; frames have theirs."),
+    ] = None,
     rate: Annotated[
         float | None, typer.Option(help="Pictures per second at most; default as fast as it goes.")
     ] = None,
@@ -58,7 +62,7 @@ def send(
     """Encode photos and hand them to the transmitter of a profile (uoisc tx)."""
     from semantic.index_frame import check_query
 
-    query = check_query(query)
+    query = None if query is None else check_query(query)
     if rate is not None and not 0 < rate < float("inf"):
         raise typer.BadParameter("expected a number above 0", param_hint="--rate")
     settings = _load(profile, overrides)
@@ -68,15 +72,13 @@ def send(
     from flowgraphs.keys import profile_keys
 
     keys = profile_keys(settings)
-    # Before the codec is loaded: a folder without pictures needs none.
     pictures = list_pictures(sources)
     first = next(pictures, None)
     if first is None:
         raise ExchangeError("no pictures to send")
-    codec = _codec(settings)
     zmq = settings.zmq
     with FrameSender(zmq.frames_in, patience, zmq.send_timeout_ms, keys) as sender:
-        run = _Sending(sender, codec, query, settings)
+        run = _Sending(sender, query, settings)
         run.send(first)
         for path in pictures:
             run.pause(rate)
@@ -87,9 +89,8 @@ def send(
 class _Sending:
     """One run of ``uoisc send``: a bad picture does not stop it, but is told of in the end."""
 
-    def __init__(self, sender: FrameSender, codec: Codec, query: str, settings: Profile) -> None:
-        self._sender, self._codec, self._query = sender, codec, query
-        self._rate = codec.rate(settings.codec.bits_per_pixel)
+    def __init__(self, sender: FrameSender, query: str | None, settings: Profile) -> None:
+        self._sender, self._query, self._settings = sender, query, settings
         self._address = settings.zmq.frames_in
         # Any number will do as long as the next picture has another: a receiver takes the same number
         # twice in a row for one picture.
@@ -98,6 +99,11 @@ class _Sending:
         self._sent = 0
         self._failed: list[Exception] = []
         self._console = make_console()
+
+    @cached_property
+    def _codec(self) -> Codec:
+        """Loaded with the first photo: frames need none."""
+        return _codec(self._settings)
 
     def pause(self, per_second: float | None) -> None:
         """Wait for the next picture's turn."""
@@ -108,23 +114,35 @@ class _Sending:
         time.sleep(self._due_s - now_s)
 
     def send(self, path: Path) -> None:
-        """Encode one picture and hand it over."""
-        from semantic.pictures import PictureError, load_picture
+        """Encode one photo, or read one frame, and hand it over."""
+        from cli.picture_list import FRAME_ENDING
+        from semantic.index_frame import IndexFrame, IndexFrameError
+        from semantic.pictures import PictureError
 
+        is_frame = path.suffix.lower() == FRAME_ENDING
         try:
-            with self._console.status(f"{self._sent} sent, encoding"):
-                picture = load_picture(path, self._codec.image_size)
-                frame = self._codec.encode(picture, self._query, self._frame_id, rate=self._rate)
-        except PictureError as error:
+            frame = IndexFrame.read(path) if is_frame else self._encode(path)
+        except (PictureError, IndexFrameError) as error:
             self._failed.append(error)
             self._console.print(f"not sent: {error}", markup=False)
             return
         self._sender.send(frame, self._notice)
         self._sent += 1
-        self._frame_id = (self._frame_id + 1) & 0xFFFF_FFFF
         self._console.print(
             f"{path}: picture {frame.frame_id} handed to {self._address}", markup=False
         )
+
+    def _encode(self, path: Path) -> IndexFrame:
+        from semantic.pictures import load_picture
+
+        if self._query is None:
+            raise typer.BadParameter(f"needed to encode {path}", param_hint="--query")
+        rate = self._codec.rate(self._settings.codec.bits_per_pixel)
+        with self._console.status(f"{self._sent} sent, encoding"):
+            picture = load_picture(path, self._codec.image_size)
+            frame = self._codec.encode(picture, self._query, self._frame_id, rate=rate)
+        self._frame_id = (self._frame_id + 1) & 0xFFFF_FFFF
+        return frame
 
     def _notice(self) -> None:
         self._console.print(f"waiting for the transmitter at {self._address}", markup=False)

@@ -7,14 +7,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 STANDARD_INPUT = "-"
+# Of index frames (uoisc encode), which are sent as they are.
+FRAME_ENDING = ".uoisc"
 
 
 def list_pictures(sources: Iterable[str], lines: Iterable[str] | None = None) -> Iterator[Path]:
     """Paths of pictures, in the order they are to be sent.
 
-    A folder stands for the picture files right in it, by name, as far as their names' endings tell; hidden
-    files are left out. ``-`` stands for the paths on standard input, one a line, each as soon as it comes:
-    whoever writes them may take his time. Nothing is opened here.
+    A folder stands for the picture files and index frames right in it, by name, as far as their names'
+    endings tell; hidden files are left out. ``-`` stands for the paths on standard input, one a line,
+    each as soon as it comes: whoever writes them may take his time. Nothing is opened here.
 
     Args:
         sources: paths, or ``-``.
@@ -43,7 +45,7 @@ def _in_folder(folder: Path) -> list[Path]:
         ending
         for ending, kind in Image.registered_extensions().items()
         if kind in Image.OPEN  # some kinds can only be written
-    }
+    } | {FRAME_ENDING}
     try:
         found = sorted(
             path

@@ -28,6 +28,7 @@ from blocks.zmq_security import load_keys
 from cli.picture_list import list_pictures
 from semantic.codec import load_codec
 from semantic.demo_photos import load_photo, photo_path
+from semantic.geometries import shipped_geometries
 from semantic.index_frame import IndexFrame
 
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
@@ -93,6 +94,42 @@ def test_a_folder_is_sent_in_order_and_a_bad_picture_does_not_stop_it(
     first = frames[0].frame_id
     assert [frame.frame_id for frame in frames] == [(first + n) % 2**32 for n in range(3)]
     assert not pull.poll(200)
+
+
+def test_frames_are_sent_as_they_are_and_need_no_question(
+    context: zmq.Context[zmq.Socket[bytes]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from cli import exchange
+    from cli.main import run
+
+    def no_codec(*_: object, **__: object) -> None:
+        raise AssertionError("the codec was loaded")
+
+    monkeypatch.setattr(exchange, "_codec", no_codec)
+    geometry = shipped_geometries()[-1]
+    random = np.random.default_rng(0)
+    indices = tuple(
+        random.integers(0, 256, (layer.tokens, layer.segments)).astype(np.uint16)
+        for layer in geometry.layers
+    )
+    frame = IndexFrame(77, geometry, indices, "Is there a dog?")
+    (tmp_path / "one.uoisc").write_bytes(frame.to_bytes())
+    (tmp_path / "two.uoisc").write_bytes(frame.to_bytes()[:-5])
+    pull = open_socket(context, zmq.PULL, bind="tcp://127.0.0.1:*", limits=LIMITS)
+    address = f"zmq.frames_in={bound_address(pull)}"
+    assert run(["send", str(tmp_path), "--set", address]) == 1
+    assert "1 of 2 pictures were not sent" in capsys.readouterr().err
+    assert pull.poll(5000)
+    sent = unpack_frame(pull.recv_multipart(), TOPIC_FRAME)
+    assert (sent.frame_id, sent.query) == (77, "Is there a dog?")
+    for ours, theirs in zip(sent.indices, frame.indices, strict=True):
+        assert np.array_equal(ours, theirs)
+    # A photo cannot do without.
+    assert run(["send", str(photo_path("chelsea")), "--set", address]) == 2
+    assert "needed to encode" in capsys.readouterr().err
 
 
 def test_send_where_nobody_listens(uoisc: RunCommand) -> None:

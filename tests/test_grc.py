@@ -595,7 +595,6 @@ def test_compiled_loopback_passes_pictures(
         link.terminate()
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("virtual_radio")
 def test_compiled_usrp_flowgraphs_pass_a_picture_over_a_virtual_radio(
     compiled: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory

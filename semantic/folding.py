@@ -16,9 +16,6 @@ from torch import nn
 def fold_batch_norms(network: nn.Module) -> int:
     """Fold every batch normalisation that directly follows a convolution, in place.
 
-    Weights are also laid out with channels last, in which depthwise convolutions on a CPU are about twice
-    as fast; activations follow their layout.
-
     Args:
         network: in evaluation mode, as it stays; of timm's make, where a convolution and its normalisation
             are neighbours in one module, in the order in which they are called.
@@ -34,9 +31,6 @@ def fold_batch_norms(network: nn.Module) -> int:
                 # timm's normalisation is followed by an activation inside the same module.
                 setattr(parent, name, getattr(norm, "act", nn.Identity()))
                 folded += 1
-    for parameter in network.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return folded
 
 
@@ -50,3 +44,14 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     trainable = convolution.weight.requires_grad
     convolution.weight.mul_(scale[:, None, None, None])
     convolution.bias = nn.Parameter(shift.clone(), requires_grad=trainable)
+
+
+def put_channels_last(network: nn.Module) -> None:
+    """Lay a convolutional network's weights out with channels last, in place; activations follow.
+
+    Depthwise convolutions on a CPU are about twice as fast that way. The last bits of a picture's features
+    then depend on how many pictures are in the batch, which training in several processes would notice.
+    """
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

@@ -35,6 +35,7 @@ from torch.nn import functional
 
 from semantic.backbone import Backbone, WeightsError, load_backbone, read_classifier
 from semantic.codec_config import PackagedTowers, TextTowerConfig
+from semantic.folding import put_channels_last
 
 CLASS_TEXTS_FILE = Path(__file__).parent / "checkpoints" / "relevance_classes.safetensors"
 
@@ -315,6 +316,7 @@ def _fine_trunk(backbone: Backbone) -> nn.Module:
     for layer in depthwise[last + 1 :]:
         layer.dilation = (2, 2)
         layer.padding = tuple(2 * int(side) for side in layer.padding)
+    put_channels_last(trunk)
     return trunk
 
 

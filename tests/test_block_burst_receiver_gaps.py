@@ -97,4 +97,6 @@ def test_finish_from_outside_works_off_what_is_there() -> None:
         messages.append(message)
     top.stop()
     top.wait()
-    assert len(messages) == len(receiver.records) <= 80
+    # The end may cut a burst off before its header, of which there is nothing to hand on.
+    placed = [record for record in receiver.records if record.frame_id is not None]
+    assert len(messages) == len(placed) <= 80

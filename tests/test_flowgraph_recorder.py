@@ -184,8 +184,9 @@ def test_a_radio_for_a_while(tmp_path: Path) -> None:
     assert statistics["samples"] == pytest.approx(recorded / 2, abs=1)
     # No codec is known for random bits; the receiver's own account ends before that is found out.
     assert statistics["fates"][Fate.UNKNOWN_CODEC] >= 4
-    decoded = sum(burst.fate == Fate.DECODED for burst in recording.bursts)
-    assert decoded == statistics["fates"][Fate.UNKNOWN_CODEC]
+    # The last one may be cut off by the end, which costs blocks but not the header.
+    placed = sum(burst.frame_id is not None for burst in recording.bursts)
+    assert placed == statistics["fates"][Fate.UNKNOWN_CODEC]
     assert verify_recording(recording.path) == []
 
 

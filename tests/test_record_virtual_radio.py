@@ -160,6 +160,12 @@ def test_the_commands(tmp_path: Path, uoisc: RunCommand) -> None:
         ]
         words = ["-p", "soapy", *(word for one in overrides for word in ("--set", one))]
         recorder = start("record", *words, "-o", tmp_path / "r", "--sent", tmp_path / "frames")
+        # One after the other: the first to come sets the clock of the air that both share.
+        deadline_s = time.monotonic() + 150
+        data = tmp_path / "r.sigmf-data"
+        while not (data.exists() and data.stat().st_size) and time.monotonic() < deadline_s:
+            assert recorder.poll() is None, recorder.communicate()[0]
+            time.sleep(0.2)
         transmitter = start("tx", *words)
         limits = SocketLimits(10, 100)
         pull = open_socket(context, zmq.PULL, connect=addresses["pictures_out"], limits=limits)
@@ -172,6 +178,7 @@ def test_the_commands(tmp_path: Path, uoisc: RunCommand) -> None:
                 assert recorder.poll() is transmitter.poll() is None, "a process ended"
                 if push.poll(1000, zmq.POLLOUT):
                     push.send_multipart(writer.pack_frame(TOPIC_FRAME, frame))
+            assert pull.poll(0), "no picture came"
             assert same_indices(unpack_frame(pull.recv_multipart(), TOPIC_PICTURE), frame)
         finally:
             outputs = [interrupt(recorder), interrupt(transmitter)]

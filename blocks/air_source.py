@@ -13,6 +13,7 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pmt
@@ -22,13 +23,13 @@ from numpy.typing import NDArray
 
 from blocks.air_messages import MAX_CHUNK_BYTES, Chunk, Ready, pack_ready, parse_chunk
 from blocks.burst_modulator import LENGTH_TAG
+from blocks.rx_time import RX_TIME_TAG
+from blocks.time_tags import time_to_pmt
 from blocks.zmq_messages import MessageReader, MessageWriter, SocketLimits, open_socket
 from blocks.zmq_security import CurveKeys, SocketGuard
 
 _LOG = logging.getLogger(__name__)
 
-# As gr-uhd tags its samples: (whole seconds, fraction of a second).
-TIME_TAG = "rx_time"
 _HIGH_WATER_MARK = 64
 _WAIT_MS = 50
 _TRICKLE_SAMPLES = 256
@@ -145,9 +146,8 @@ class AirSource(gr.sync_block):
         return int(count)
 
     def _tag_time(self, place: int) -> None:
-        seconds, fraction = divmod((place + self._stream_gaps) / self._rate_hz, 1.0)
-        value = pmt.make_tuple(pmt.from_uint64(int(seconds)), pmt.from_double(fraction))
-        self.add_item_tag(0, place, pmt.intern(TIME_TAG), value)
+        value = time_to_pmt(Fraction(place + self._stream_gaps) / Fraction(self._rate_hz))
+        self.add_item_tag(0, place, pmt.intern(RX_TIME_TAG), value)
 
     def _listen(self) -> bool:
         """Wait a little for a chunk; True where there is something to hand on, be it silence."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,7 @@ from sdr_config.schema import RadioPath, SoapyRadio
 
 _CHANNEL = 0
 _EMPTY_BURST_SAMPLES = 64
+_EMPTY_BURST_TIMEOUT_S = 10.0
 
 
 def soapy_sink(radio: SoapyRadio, path: RadioPath, rate_hz: float) -> gr.basic_block:
@@ -37,15 +39,19 @@ def soapy_sink(radio: SoapyRadio, path: RadioPath, rate_hz: float) -> gr.basic_b
     sink = _open(soapy.sink, radio, path)
     _set_up(sink, radio, path, rate_hz)
     sink.set_length_tag_name(LENGTH_TAG)
-    _send_empty_burst(sink)
+    send_empty_burst(sink)
     return sink
 
 
-def _send_empty_burst(sink: gr.basic_block) -> None:
+def send_empty_burst(sink: gr.basic_block) -> None:
     """Bring gr-soapy's burst counter to zero.
 
-    GNU Radio 3.10.5 leaves it uninitialised: the sink then believes to be inside a burst ("tPtG" on the
-    screen) and throws away what comes until there is a pause. It may as well throw away silence.
+    GNU Radio 3.10.5 leaves it uninitialised. Above zero the sink believes to be inside a burst ("tPtG" on
+    the screen) and throws away what comes until there is a pause; it may as well throw away silence. Below
+    zero it never takes anything again, and says "Soapy sink error" without end.
+
+    Raises:
+        RadioError: the silence was not taken.
     """
     length = gr.tag_utils.python_to_tag(
         {
@@ -58,8 +64,19 @@ def _send_empty_burst(sink: gr.basic_block) -> None:
     silence = gr_blocks.vector_source_c([0j] * _EMPTY_BURST_SAMPLES, False, 1, [length])
     top = gr.top_block("UO-ISC empty burst")
     top.connect(silence, sink)
-    top.run()
+    top.start()
+    ended = threading.Thread(target=top.wait, daemon=True)
+    ended.start()
+    ended.join(_EMPTY_BURST_TIMEOUT_S)
+    taken = not ended.is_alive()
+    top.stop()
+    ended.join()
     top.disconnect_all()
+    if not taken:
+        raise RadioError(
+            f"the device took no samples for {_EMPTY_BURST_TIMEOUT_S:.0f} s: start again (GNU Radio's sink "
+            "may have begun with a wrong count), then check power and cable"
+        )
 
 
 def soapy_source(radio: SoapyRadio, path: RadioPath, rate_hz: float) -> gr.basic_block:

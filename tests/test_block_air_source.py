@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from blocks.air_messages import pack_chunk, parse_ready
 from blocks.air_sink import AirSink
-from blocks.air_source import TIME_TAG, AirSource
+from blocks.air_source import AirSource
 from blocks.burst_modulator import LENGTH_TAG
+from blocks.rx_time import RX_TIME_TAG
 from blocks.zmq_messages import (
     AddressError,
     MessageWriter,
@@ -61,7 +62,7 @@ class Recorder(gr.sync_block):
         return [
             (place, round((value[0] + value[1]) * RATE_HZ))
             for place, key, value in self.tags
-            if key == TIME_TAG
+            if key == RX_TIME_TAG
         ]
 
 

@@ -12,7 +12,7 @@ from gnuradio import gr
 
 from blocks.modem.burst import build_bursts
 from blocks.modem.stream_receiver import Outcome, StreamReceiver
-from flowgraphs import radio_settings
+from flowgraphs import radio_settings, radio_soapy
 from flowgraphs.radios import RadioError, make_sink, make_source, read_settings
 from flowgraphs.receiver import Receiver, warm_up
 from flowgraphs.transmitter import Transmitter
@@ -194,3 +194,15 @@ def test_receiver_is_compiled_before_the_radio_starts() -> None:
     heard = receiver.push(samples) + receiver.flush()
     assert time.process_time() - started < 2  # 0.1 s; compiling takes 30 s
     assert [found.outcome for found in heard] == [Outcome.DEMODULATED] * len(bursts)
+
+
+def test_transmitter_that_takes_no_samples_is_an_error_and_no_hang(
+    virtual_radio: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(radio_soapy, "_EMPTY_BURST_TIMEOUT_S", 1.0)
+    with air() as name:
+        # Its buffer ends long before the first sample's turn.
+        profile = virtual_profile("soapy", name, ["tx_latency_s=600"])
+        with pytest.raises(RadioError, match="took no samples for 1 s"):
+            # The first silence may be thrown away instead of sent, the second one is not.
+            radio_soapy.send_empty_burst(make_sink(profile))

@@ -24,14 +24,14 @@ from blocks.air_messages import (
     parse_ready,
 )
 from blocks.burst_modulator import LENGTH_TAG
+from blocks.guarded_sockets import GuardedSockets
 from blocks.zmq_messages import (
     MessageReader,
     MessageWriter,
     SocketLimits,
     bound_address,
-    open_socket,
 )
-from blocks.zmq_security import CurveKeys, SocketGuard
+from blocks.zmq_security import CurveKeys
 
 _LOG = logging.getLogger(__name__)
 
@@ -86,31 +86,17 @@ class AirSink(gr.sync_block):
         self._filled = 0
         self._burst_samples = 0
         self._left = 0
-        self._context = zmq.Context[zmq.Socket[bytes]]()
-        self._guard = SocketGuard(self._context, keys)
-        try:
-            self._socket = open_socket(
-                self._context,
-                zmq.ROUTER,
-                bind=address,
-                limits=SocketLimits(_HIGH_WATER_MARK, 0, MAX_READY_BYTES),
-                keys=keys,
-            )
-        except BaseException:
-            self._guard.close()
-            self._context.destroy(linger=0)
-            raise
+        self._sockets = GuardedSockets(keys, binds=True)
+        limits = SocketLimits(_HIGH_WATER_MARK, 0, MAX_READY_BYTES)
+        self._socket = self._sockets.open(zmq.ROUTER, bind=address, limits=limits)
         # A receiver that has gone is an error at the next send, not samples into the void.
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._guard.watch(self._socket)
-        self._guard.start()
+        self._sockets.start()
         self.address = bound_address(self._socket)
 
     def close(self) -> None:
         """Give the socket back; the block cannot be started again."""
-        self._guard.close()
-        self._socket.close()
-        self._context.term()
+        self._sockets.close()
 
     def to_json(self) -> dict[str, int]:
         """What was sent, to how many, and what was refused by cause."""
@@ -120,7 +106,7 @@ class AirSink(gr.sync_block):
             "waits": self.waits,
             **self._listeners.to_json(),
             **self._reader.to_json(),
-            **self._guard.to_json(),
+            **self._sockets.guard.to_json(),
         }
 
     def work(self, inputs: list[NDArray[np.complex64]], _outputs: list[object]) -> int:

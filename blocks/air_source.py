@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 from blocks.air_messages import MAX_CHUNK_BYTES, Chunk, Ready, pack_ready, parse_chunk
 from blocks.burst_modulator import LENGTH_TAG
+from blocks.guarded_sockets import GuardedSockets
 from blocks.rx_time import RX_TIME_TAG
 from blocks.time_tags import time_to_pmt
-from blocks.zmq_messages import MessageReader, MessageWriter, SocketLimits, open_socket
-from blocks.zmq_security import CurveKeys, SocketGuard
+from blocks.zmq_messages import MessageReader, MessageWriter, SocketLimits
+from blocks.zmq_security import CurveKeys
 
 _LOG = logging.getLogger(__name__)
 
@@ -88,28 +89,14 @@ class AirSource(gr.sync_block):
         self._heard_s = time.monotonic()
         self._writer = MessageWriter()
         self._reader = MessageReader(MAX_CHUNK_BYTES)
-        self._context = zmq.Context[zmq.Socket[bytes]]()
-        self._guard = SocketGuard(self._context, None)
-        try:
-            self._socket = open_socket(
-                self._context,
-                zmq.DEALER,
-                connect=address,
-                limits=SocketLimits(_HIGH_WATER_MARK, 0, MAX_CHUNK_BYTES),
-                keys=keys,
-            )
-        except BaseException:
-            self._guard.close()
-            self._context.destroy(linger=0)
-            raise
-        self._guard.watch(self._socket)
-        self._guard.start()
+        self._sockets = GuardedSockets(keys, binds=False)
+        limits = SocketLimits(_HIGH_WATER_MARK, 0, MAX_CHUNK_BYTES)
+        self._socket = self._sockets.open(zmq.DEALER, connect=address, limits=limits)
+        self._sockets.start()
 
     def close(self) -> None:
         """Give the socket back; the block cannot be started again."""
-        self._guard.close()
-        self._socket.close()
-        self._context.term()
+        self._sockets.close()
 
     def to_json(self) -> dict[str, int]:
         """What was received, missed, and refused by cause."""
@@ -120,7 +107,7 @@ class AirSource(gr.sync_block):
             "bursts_broken": self.bursts_broken,
             "wrong_rate": self.wrong_rate,
             **self._reader.to_json(),
-            **self._guard.to_json(),
+            **self._sockets.guard.to_json(),
         }
 
     def work(self, _inputs: list[object], outputs: list[NDArray[np.complex64]]) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import zmq
 
-from blocks.zmq_messages import TOPIC_FRAME, MessageWriter, SocketLimits, open_socket
-from blocks.zmq_security import CurveKeys, SocketGuard
+from blocks.guarded_sockets import GuardedSockets
+from blocks.zmq_messages import TOPIC_FRAME, MessageWriter, SocketLimits
+from blocks.zmq_security import CurveKeys
 from semantic.index_frame import IndexFrame
 
 _POLL_MS = 100
@@ -40,24 +41,12 @@ class FrameSender:
     ) -> None:
         self._address = address
         self._patience_s = patience_s
-        self._linger_ms = linger_ms
         self._writer = MessageWriter()
-        self._context = zmq.Context[zmq.Socket[bytes]]()
-        self._guard = SocketGuard(self._context, None)
-        try:
-            self._socket = open_socket(
-                self._context,
-                zmq.PUSH,
-                connect=address,
-                limits=SocketLimits(high_water_mark=1, send_timeout_ms=0),
-                keys=keys,
-            )
-        except BaseException:
-            self._guard.close()
-            self._context.destroy(linger=0)
-            raise
-        self._guard.watch(self._socket)
-        self._guard.start()
+        self._sockets = GuardedSockets(keys, binds=False)
+        limits = SocketLimits(high_water_mark=1, send_timeout_ms=0)
+        self._socket = self._sockets.open(zmq.PUSH, connect=address, limits=limits)
+        self._socket.setsockopt(zmq.LINGER, linger_ms)
+        self._sockets.start()
 
     def __enter__(self) -> FrameSender:
         return self
@@ -67,10 +56,7 @@ class FrameSender:
 
     def close(self) -> None:
         """Let the last frame leave, then give the socket back."""
-        self._guard.close()
-        self._socket.setsockopt(zmq.LINGER, self._linger_ms)
-        self._socket.close()
-        self._context.term()
+        self._sockets.close()
 
     def send(self, frame: IndexFrame, notice: Callable[[], None] = lambda: None) -> None:
         """Hand a frame over.
@@ -95,9 +81,9 @@ class FrameSender:
 
     def _reason(self) -> str:
         text = f"nobody takes pictures at {self._address}: "
-        if self._guard.keys_refused:
+        if self._sockets.guard.keys_refused:
             return text + "our key is refused, expected its public half in zmq.keys.allowed there"
-        if self._guard.handshakes_failed:
+        if self._sockets.guard.handshakes_failed:
             return (
                 text
                 + "the handshake fails, expected zmq.keys on both sides or on neither, and the "

@@ -19,6 +19,7 @@ from gnuradio import gr
 
 from blocks.burst_messages import END_MESSAGE, from_pdu
 from blocks.frame_assembler import AssembledFrame, FrameAssembler
+from blocks.guarded_sockets import GuardedSockets
 from blocks.worker_thread import WorkerThread
 from blocks.zmq_messages import (
     TOPIC_PICTURE,
@@ -26,9 +27,8 @@ from blocks.zmq_messages import (
     MessageWriter,
     SocketLimits,
     bound_address,
-    open_socket,
 )
-from blocks.zmq_security import CurveKeys, SocketGuard
+from blocks.zmq_security import CurveKeys
 from semantic.index_frame import FrameGeometry
 from semantic.link_statistics import Fate, LinkStatistics
 
@@ -96,23 +96,11 @@ class IndexSink(gr.basic_block):
         self._last_burst_s = 0.0
         self._lock = threading.Lock()
         self._timer = WorkerThread("IndexSink", self._run_timer)
-        self._context = zmq.Context[zmq.Socket[bytes]]()
+        self._sockets = GuardedSockets(keys, binds=True)
         limits = SocketLimits(high_water_mark, send_timeout_ms)
-        self._guard = SocketGuard(self._context, keys)
-        try:
-            self._push = open_socket(
-                self._context, zmq.PUSH, bind=pictures_address, limits=limits, keys=keys
-            )
-            self._pub = open_socket(
-                self._context, zmq.PUB, bind=watch_address, limits=limits, keys=keys
-            )
-        except BaseException:
-            self._guard.close()
-            self._context.destroy(linger=0)
-            raise
-        self._guard.watch(self._push)
-        self._guard.watch(self._pub)
-        self._guard.start()
+        self._push = self._sockets.open(zmq.PUSH, bind=pictures_address, limits=limits)
+        self._pub = self._sockets.open(zmq.PUB, bind=watch_address, limits=limits)
+        self._sockets.start()
         self._push_writer, self._pub_writer = MessageWriter(), MessageWriter()
         self.pictures_address = bound_address(self._push)
         self.watch_address = bound_address(self._pub)
@@ -131,14 +119,11 @@ class IndexSink(gr.basic_block):
     def close(self) -> None:
         """Give the sockets back; the block cannot be started again."""
         self.stop()
-        self._guard.close()
-        self._push.close()
-        self._pub.close()
-        self._context.term()
+        self._sockets.close()
 
     def socket_counts(self) -> dict[str, int]:
         """Peers that did not get in."""
-        return self._guard.to_json()
+        return self._sockets.guard.to_json()
 
     def _on_burst(self, message: pmt.pmt_base) -> None:
         with self._lock:

@@ -15,6 +15,7 @@ import zmq
 from gnuradio import gr
 from numpy.typing import NDArray
 
+from blocks.guarded_sockets import GuardedSockets
 from blocks.pmt_arrays import array_to_pmt, pmt_to_array
 from blocks.worker_thread import WorkerThread
 from blocks.zmq_messages import (
@@ -23,10 +24,9 @@ from blocks.zmq_messages import (
     Refusal,
     SocketLimits,
     bound_address,
-    open_socket,
     unpack_frame,
 )
-from blocks.zmq_security import CurveKeys, SocketGuard
+from blocks.zmq_security import CurveKeys
 from semantic.index_frame import IndexFrame
 
 PORT_FRAMES = pmt.intern("frames")
@@ -77,19 +77,10 @@ class IndexSource(gr.basic_block):
         self._reader = MessageReader()
         self._credit = threading.Semaphore(window)
         self._worker = WorkerThread("IndexSource", self._run)
-        self._context = zmq.Context[zmq.Socket[bytes]]()
-        self._guard = SocketGuard(self._context, keys)
+        self._sockets = GuardedSockets(keys, binds=True)
         limits = SocketLimits(high_water_mark, send_timeout_ms=0)
-        try:
-            self._socket = open_socket(
-                self._context, zmq.PULL, bind=address, limits=limits, keys=keys
-            )
-        except BaseException:
-            self._guard.close()
-            self._context.destroy(linger=0)
-            raise
-        self._guard.watch(self._socket)
-        self._guard.start()
+        self._socket = self._sockets.open(zmq.PULL, bind=address, limits=limits)
+        self._sockets.start()
         self.address = bound_address(self._socket)
 
     @property
@@ -99,7 +90,7 @@ class IndexSource(gr.basic_block):
 
     def socket_counts(self) -> dict[str, int]:
         """What did not get in: messages by cause, and peers."""
-        return {**self._reader.to_json(), **self._guard.to_json()}
+        return {**self._reader.to_json(), **self._sockets.guard.to_json()}
 
     def start(self) -> bool:
         """Called by the scheduler: begin to read the socket."""
@@ -114,9 +105,7 @@ class IndexSource(gr.basic_block):
     def close(self) -> None:
         """Give the socket back; the block cannot be started again."""
         self.stop()
-        self._guard.close()
-        self._socket.close()
-        self._context.term()
+        self._sockets.close()
 
     def _on_sent(self, _message: pmt.pmt_base) -> None:
         self._credit.release()

@@ -156,15 +156,15 @@ def test_every_receiver_gets_everything_from_where_it_joins(bench: MakeBench) ->
     total = (WINDOW_CHUNKS + 4) * CHUNK_SAMPLES
     samples = noise(total)
     made = bench(samples, {0: total})
-    # The first takes nothing yet: at the latest with its window full the transmitter waits for the others.
-    first, *others = [made.peer() for _ in range(3)]
+    # The first takes nothing yet: the transmitter waits with its window full. What is left then fits into the
+    # windows of the others, who take nothing before the first has everything.
+    first = made.peer()
+    window = WINDOW_CHUNKS * CHUNK_SAMPLES
+    wait_until(lambda: made.sink.samples_sent == window, "the first one's window to be full")
+    others = [made.peer() for _ in range(2)]
     assert np.array_equal(first.take(total), samples)
     for peer in others:
-        chunk = peer.get()
-        peer.ready()
-        start = chunk.position + chunk.samples.size
-        assert np.array_equal(chunk.samples, samples[chunk.position : start])
-        assert np.array_equal(peer.take(total - start), samples[start:])
+        assert np.array_equal(peer.take(total - window), samples[window:])
 
 
 def test_nothing_is_sent_before_somebody_listens(bench: MakeBench) -> None:

@@ -25,6 +25,7 @@ from flowgraphs.transmitter import Transmitter
 from sdr_config.load import load_profile
 from sdr_config.schema import Profile
 from semantic.index_frame import IndexFrame
+from semantic.link_statistics import LinkStatistics, TransmitStatistics
 from tests.link_parts import ANY_PORT, GEOMETRY, PATIENCE_S
 
 DRIVER = "uoiscvirtual"
@@ -165,6 +166,10 @@ def fell_behind(link: RadioLink, screen: str) -> bool:
         link: with ``write_errors=1``.
         screen: what was printed; gr-soapy says no more than a letter.
     """
-    told = link.transmitter.statistics
-    late = told is not None and told.failed > 0
-    return late or "sU" in screen or link.receiver.receiver.statistics.overflows > 0
+    return too_slow(link.transmitter.statistics, link.receiver.receiver.statistics, screen)
+
+
+def too_slow(sent: TransmitStatistics | None, heard: LinkStatistics, screen: str) -> bool:
+    """The same from the totals of both sides."""
+    late = sent is not None and sent.failed > 0
+    return late or "sU" in screen or heard.overflows > 0

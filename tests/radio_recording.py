@@ -18,7 +18,7 @@ from captures.writer import RecordingWriter
 from flowgraphs.recorder import RadioRecorder, record_radio, recording_header
 from flowgraphs.transmitter import Transmitter
 from sdr_config.schema import Profile
-from semantic.link_statistics import BurstRecord, LinkStatistics
+from semantic.link_statistics import BurstRecord, LinkStatistics, TransmitStatistics
 
 # A machine under load is slow; a dead thread never comes to an end.
 _PATIENCE_S = 60.0
@@ -34,12 +34,14 @@ class LiveRecording:
         statistics: the receiver's totals.
         records: one per burst.
         pictures: frames that were heard of, complete or not.
+        transmitted: what the radio said about the bursts; None where it says nothing.
     """
 
     recording: Recording
     statistics: LinkStatistics
     records: list[BurstRecord]
     pictures: list[AssembledFrame]
+    transmitted: TransmitStatistics | None
 
 
 def record_over_the_air(
@@ -78,6 +80,7 @@ def record_over_the_air(
         recorder.receiver.statistics,
         list(recorder.receiver.records),
         list(recorder.index_sink.pictures),
+        transmitter.statistics,
     )
 
 

@@ -220,6 +220,9 @@ def test_a_receiver_that_has_gone_is_noticed(bench: MakeBench) -> None:
     total = 30 * CHUNK_SAMPLES
     made = bench(noise(total), {0: total}, receiver_timeout_s=1000.0)
     good = made.peer()
+    # Whoever is sent something is noticed to have gone; one whose window is full holds up for the timeout.
+    window = WINDOW_CHUNKS * CHUNK_SAMPLES
+    wait_until(lambda: made.sink.samples_sent == window, "the good one's window to be full")
     gone = made.peer()
     good.get()
     gone.close()

@@ -35,7 +35,7 @@ from semantic.index_frame import IndexFrame
 from semantic.link_statistics import Fate
 from tests.conftest import REPOSITORY, RunCommand
 from tests.link_parts import random_frame, same_indices
-from tests.radio_link import KINDS, air, device_overrides, virtual_profile
+from tests.radio_link import KINDS, air, device_overrides, too_slow, virtual_profile
 from tests.radio_recording import LiveRecording, record_over_the_air
 
 pytestmark = pytest.mark.usefixtures("virtual_radio")
@@ -98,8 +98,16 @@ def check_replay_is_the_same(live: LiveRecording) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_everything_arrives(kind: str, tmp_path: Path) -> None:
-    live = record(tmp_path, kind, ["noise_dbfs=-25", "cfo_hz=4321"])
+def test_everything_arrives(kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for attempt in range(3):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        live = record(folder, kind, ["noise_dbfs=-25", "cfo_hz=4321", "write_errors=1"])
+        if not too_slow(live.transmitted, live.statistics, capfd.readouterr().err):
+            break
+        check_replay_is_the_same(live)
+    else:
+        pytest.skip("this machine is too busy for 250,000 samples per second, as the radio says")
     assert whole(live.pictures) == [1, 2, 3, 4, 5]
     assert live.recording.gaps == ()
     assert live.statistics.fates[Fate.DECODED] == len(FRAMES) == live.statistics.detected

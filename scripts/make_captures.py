@@ -1,6 +1,6 @@
 """Make the small recordings in captures/shipped anew, and what a replay of them is expected to say.
 
-    .venv/bin/python scripts/make_captures.py [--encode] [--virtual-radio]
+    .venv/bin/python scripts/make_captures.py [--encode] [--virtual-radio] [--output FOLDER]
 
 The same seeds give the same samples, on one machine to the last byte. The index frames that are sent lie
 beside the recordings and are sent again; with --encode they are made anew from the demo's photos.
@@ -31,6 +31,9 @@ from cli.replay import expected_values
 from flowgraphs.recorder import record_loopback, recording_header
 from sdr_config.load import load_profile
 
+_REPOSITORY = SHIPPED_FOLDER.parent.parent
+# The virtual radio and its profile belong to the tests, which are not installed.
+sys.path.insert(0, str(_REPOSITORY))
 # Nobody's clock: a recording of a simulated channel has no date.
 _STARTED = datetime(2026, 1, 1, tzinfo=UTC)
 _ANY_PORT = "tcp://127.0.0.1:*"
@@ -107,30 +110,51 @@ def main() -> None:
     parser.add_argument(
         "--virtual-radio", action="store_true", help="make the live recording anew, and no other"
     )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=SHIPPED_FOLDER,
+        help="folder for them, captures/shipped if not given",
+    )
     options = parser.parse_args()
-    encode = options.encode
+    options.output.mkdir(parents=True, exist_ok=True)
+    if options.virtual_radio:
+        load_driver()
     for recording in (VIRTUAL_RADIO,) if options.virtual_radio else RECORDINGS:
-        path = make(recording, encode)
+        path = make(recording, options.encode, options.output)
         size = path.with_suffix(".sigmf-data").stat().st_size
         print_text(f"{path.name}: {size} bytes of samples")
 
 
-def make(shipped: ShippedRecording, encode: bool) -> Path:
+def load_driver() -> None:
+    """Build the tests' virtual radio and make SoapySDR know it.
+
+    Raises:
+        SystemExit: what it takes is not there.
+    """
+    from tests.virtual_radio import build
+
+    if (missing := build.why_not()) is not None:
+        raise SystemExit(f"{missing}: the virtual radio cannot be built")
+    build.load(build.build(_REPOSITORY / ".cache/virtual_radio"))
+
+
+def make(shipped: ShippedRecording, encode: bool, output: Path = SHIPPED_FOLDER) -> Path:
     """One recording with its frames and expectations; the old one goes when the new one is whole."""
-    final = metadata_path(SHIPPED_FOLDER / shipped.name)
-    old_frames = sent_folder(final)
+    final = metadata_path(output / shipped.name)
+    old_frames = sent_folder(metadata_path(SHIPPED_FOLDER / shipped.name))
     frames = (
         encode_photos(shipped) if encode or not old_frames.is_dir() else gather_sent([old_frames])
     )
-    with tempfile.TemporaryDirectory(dir=SHIPPED_FOLDER.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=output.resolve().parent) as folder:
         make_one = record_virtual_radio if shipped is VIRTUAL_RADIO else record
         recording = make_one(shipped, frames, Path(folder))
         write_expectations(recording)
         for path in (final, final.with_suffix(".sigmf-data"), expectations_path(final)):
             path.unlink(missing_ok=True)
-        shutil.rmtree(old_frames, ignore_errors=True)
+        shutil.rmtree(sent_folder(final), ignore_errors=True)
         for path in Path(folder).iterdir():
-            path.replace(SHIPPED_FOLDER / path.name)
+            path.replace(output / path.name)
     return final
 
 
@@ -166,16 +190,10 @@ def record_virtual_radio(
     Raises:
         SystemExit: the machine was too busy for a recording of this size, or one with a single gap.
     """
-    # The driver and its profile belong to the tests, which are not installed.
-    sys.path.insert(0, str(SHIPPED_FOLDER.parent.parent))
     from tests.radio_link import air, virtual_profile
     from tests.radio_recording import record_over_the_air
-    from tests.virtual_radio import build
 
-    if (missing := build.why_not()) is not None:
-        raise SystemExit(f"{missing}: the virtual radio cannot be built")
     assert shipped.loss is not None
-    build.load(build.build(SHIPPED_FOLDER.parent.parent / ".cache/virtual_radio"))
     with air("captures") as name:
         device = (*_VIRTUAL_DEVICE, f"overflow_samples={shipped.loss[1]}")
         profile = virtual_profile("soapy", name, device, shipped.overrides)

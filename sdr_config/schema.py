@@ -539,13 +539,15 @@ def parse_device_args(text: str) -> dict[str, str]:
     """Split ``key=value,key=value`` as UHD and SoapySDR write it.
 
     Raises:
-        ValueError: not of that form.
+        ValueError: not of that form, or a key that stands twice, of which either may be meant.
     """
-    arguments = {}
+    arguments: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not (key and equals and value):
             raise ValueError("expected key=value,key=value")
+        if key in arguments:
+            raise ValueError(f"{key} stands twice, expected it once")
         arguments[key] = value
     return arguments
 

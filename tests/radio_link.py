@@ -45,8 +45,13 @@ def air(name: str | None = None) -> Iterator[str]:
 
 
 def device_overrides(kind: str, name: str, *device_args: str) -> list[str]:
-    """Overrides that put a profile of a kind on the virtual radio, one that waits long for a busy machine."""
-    arguments = ",".join((f"air={name}", "rx_buffer_s=8", "tx_latency_s=1", *device_args))
+    """Overrides that put a profile of a kind on the virtual radio, one that waits long for a busy machine.
+
+    An argument of the caller's takes the place of one of the same name.
+    """
+    patient = (f"air={name}", "rx_buffer_s=8", "tx_latency_s=1")
+    by_name = {one.partition("=")[0]: one for one in (*patient, *device_args)}
+    arguments = ",".join(by_name.values())
     if kind == "uhd":
         return [f"radio.device_args=type=soapy,driver={DRIVER},{arguments}"]
     return [f"radio.driver={DRIVER}", f"radio.device_args={arguments}"]

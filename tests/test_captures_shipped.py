@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -126,3 +127,33 @@ def test_made_again_they_are_the_same(name: str, tmp_path: Path) -> None:
         assert (
             hashlib.sha256(one.read_bytes()).digest() == hashlib.sha256(other.read_bytes()).digest()
         )
+
+
+@pytest.mark.usefixtures("virtual_radio")
+def test_the_live_one_is_made_again(tmp_path: Path) -> None:
+    """In real time, so not to the byte: the same pictures and gap, and every argument of the device once."""
+    module = script()
+    for _ in range(3):
+        try:
+            path = module.make(module.VIRTUAL_RADIO, False, tmp_path)
+        except SystemExit as too_busy:
+            reason = str(too_busy)
+            continue
+        break
+    else:
+        pytest.skip(reason)
+    assert path == tmp_path / "virtual_radio.sigmf-meta"
+    assert verify_recording(path) == []
+    recording = open_recording(path)
+    old = open_recording(find_recording(LIVE))
+    assert [gap.lost for gap in recording.gaps] == [gap.lost for gap in old.gaps]
+    fates = [record.fate for record in recording.records]
+    assert fates == [record.fate for record in old.records]
+    # The frames beside it are those of the shipped one, and the expectations are its own.
+    frames = [one.frame.to_bytes() for one in load_sent(recording)]
+    assert frames == [one.frame.to_bytes() for one in load_sent(old)]
+    wanted = json.loads(module.expectations_path(path).read_text())
+    assert wanted["fates"] == recording.metadata.info.statistics["fates"]
+    assert "tx_latency_s=0.4" in recording.metadata.info.hardware
+    names = re.findall(r"(\w+)=", recording.metadata.info.hardware)
+    assert len(set(names)) == len(names)

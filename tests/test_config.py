@@ -258,6 +258,12 @@ def test_uhd_device_args_that_would_search_the_network(device_args: str) -> None
     assert "radio.device_args" in error_of("usrp", f"radio.device_args={device_args}")
 
 
+@pytest.mark.parametrize("profile", ["usrp", "soapy"])
+def test_a_device_argument_that_stands_twice(profile: str) -> None:
+    message = error_of(profile, "radio.device_args=type=b200,serial=1,serial=2")
+    assert "serial stands twice" in message
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -11,6 +11,7 @@ from cli.benchmark_intent import intent
 from cli.benchmark_ldpc import ldpc
 from cli.benchmark_modem import modem
 from cli.benchmark_per import per
+from cli.benchmark_radio import radio
 from cli.benchmark_relevance import relevance
 from cli.benchmark_reliability import reliability
 from cli.benchmark_sensitivity import sensitivity
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
     group.command("ldpc")(ldpc)
     group.command("modem")(modem)
     group.command("per")(per)
+    group.command("radio")(radio)
     group.command("relevance")(relevance)
     group.command("reliability")(reliability)
     group.command("sensitivity")(sensitivity)

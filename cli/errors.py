@@ -17,6 +17,7 @@ USER_ERRORS = frozenset(
         "benchmarks.latency.LatencyError",
         "benchmarks.modem.BenchmarkError",
         "benchmarks.photos.PhotosError",
+        "benchmarks.radio_processes.RadioBenchmarkError",
         "blocks.frame_sender.NobodyTakesError",
         "blocks.modem.ldpc_code.LdpcError",
         "blocks.modem.ldpc_vectors.VectorFileError",

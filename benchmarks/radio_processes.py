@@ -68,13 +68,14 @@ class LinkProcess:
         # The code that is measured is this one, wherever it was started.
         path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
         with self._log.open("wb") as log:
-            self._process = psutil.Popen(
+            self._process = subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "PYTHONPATH": path, "COLUMNS": "500", **environment},
             )
+        self._seen = psutil.Process(self._process.pid)
         self._began_s = self._cpu_s = self._peak_mib = 0.0
         self.used = Usage(0.0, 0.0)
 
@@ -122,7 +123,7 @@ class LinkProcess:
 
     def sample_use(self) -> None:
         """To be called every now and then: memory is what it was at such moments."""
-        self._peak_mib = max(self._peak_mib, self._ask(self._process.memory_info).rss / _MIB)
+        self._peak_mib = max(self._peak_mib, self._ask(self._seen.memory_info).rss / _MIB)
 
     def end_use(self) -> None:
         """It no longer counts; see ``used``."""
@@ -145,17 +146,15 @@ class LinkProcess:
         return self._record()
 
     def _stop(self) -> int:
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
+        self._process.send_signal(signal.SIGINT)  # nothing where it has ended
         try:
-            code = self._process.wait(_END_S)
-        except psutil.TimeoutExpired:
+            return self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
             self._process.kill()
-            code = self._process.wait()
-        return int(code)
+            return self._process.wait()
 
     def _cpu_time_s(self) -> float:
-        times = self._ask(self._process.cpu_times)
+        times = self._ask(self._seen.cpu_times)
         return float(times.user + times.system)
 
     def _ask(self, question: Callable[[], Any]) -> Any:

@@ -79,6 +79,13 @@ class Transmission(_Strict):
     payload_symbols: _Count
 
 
+class ReceiverSettings(_Strict):
+    """Settings of the receiver that decide what is counted, named as in a profile."""
+
+    dc_block_length: Annotated[int, Field(ge=0, le=65_536)] | None = None
+    max_iterations: Annotated[int, Field(ge=1, le=200)] | None = None
+
+
 class GlobalInfo(_Strict):
     """Section ``global``."""
 
@@ -103,6 +110,7 @@ class GlobalInfo(_Strict):
     symbol_rate_hz: _Rate | None = _ours("symbol_rate_hz", None)
     settle_s: Annotated[float, Field(ge=0, le=10)] = _ours("settle_s", 0.0)
     profile: _Text | None = _ours("profile", None)
+    receiver: ReceiverSettings = _ours("receiver", ReceiverSettings())
     simulation: dict[str, Any] | None = _ours("simulation", None)
     transmission: Transmission | None = _ours("transmission", None)
     statistics: dict[str, Any] | None = _ours("statistics", None)

@@ -31,6 +31,7 @@ from captures.metadata import (
     MAX_ANNOTATIONS,
     MAX_SEGMENTS,
     NAMESPACE,
+    ReceiverSettings,
     burst_annotation,
 )
 from captures.recording import metadata_path, sha512_of
@@ -59,6 +60,7 @@ class RecordingHeader:
         author: who recorded it, None where nobody says.
         simulation: settings of the simulated channel, None with a radio.
         settle_s: seconds at the start that the receiver passed over.
+        receiver: settings that decide what it counts, None where nobody says.
     """
 
     datatype: str
@@ -72,6 +74,7 @@ class RecordingHeader:
     author: str | None = None
     simulation: Mapping[str, Any] | None = None
     settle_s: float = 0.0
+    receiver: ReceiverSettings | None = None
 
 
 @dataclass
@@ -305,6 +308,8 @@ class RecordingWriter:
         }
         if header.settle_s:
             fields["settle_s"] = header.settle_s
+        if header.receiver is not None:
+            fields["receiver"] = header.receiver.model_dump(exclude_none=True)
         if header.simulation is not None:
             fields["simulation"] = dict(header.simulation)
         if self._left_out:

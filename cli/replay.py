@@ -40,7 +40,14 @@ def replay(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A .sigmf-meta file, or a shipped recording.")
     ],
-    profile: options.Profile = "replay",
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile",
+            "-p",
+            help="Shipped profile or .yaml file to receive with; by default as it was received live.",
+        ),
+    ] = None,
     symbol_rate: Annotated[
         float | None,
         typer.Option(help="Symbols per second, where the recording does not say."),
@@ -90,7 +97,7 @@ def expected_values(recording: Recording, sent: Sequence[SentFrame]) -> dict[str
     from captures.sent_frames import known_geometries
     from flowgraphs.replayer import run_replay
 
-    settings = replay_profile(recording, "replay", None, [])
+    settings = replay_profile(recording)
     result = run_replay(settings, known_geometries(sent), recording)
     values = report_values(recording, settings, result, match_pictures(sent, result.pictures))
     records = [record.to_json() for record in result.records]
@@ -99,17 +106,29 @@ def expected_values(recording: Recording, sent: Sequence[SentFrame]) -> dict[str
 
 
 def replay_profile(
-    recording: Recording, name: str, symbol_rate_hz: float | None, overrides: Sequence[str]
+    recording: Recording,
+    name: str | None = None,
+    symbol_rate_hz: float | None = None,
+    overrides: Sequence[str] = (),
 ) -> Profile:
     """The profile to receive a recording with: its own rates where it says them.
+
+    Args:
+        recording: to replay.
+        name: of a profile, or its path. None: ``replay``, with the receiver's settings of the recording.
+        symbol_rate_hz: instead of the recording's.
+        overrides: which have the last word.
 
     Raises:
         ConfigError: a profile or override that cannot be used, or rates that do not fit.
     """
     from sdr_config.load import load_profile
 
+    info = recording.metadata.info
+    received = {} if name is not None else info.receiver.model_dump(exclude_none=True)
+    name = name or "replay"
     base = load_profile(name, overrides)
-    rate_hz = symbol_rate_hz or recording.metadata.info.symbol_rate_hz
+    rate_hz = symbol_rate_hz or info.symbol_rate_hz
     if rate_hz is None:
         rate_hz = base.waveform.symbol_rate_hz
     # Without resampling wherever possible.
@@ -119,6 +138,7 @@ def replay_profile(
         f"waveform.symbol_rate_hz={float(rate_hz)!r}",
         *([f"waveform.samples_per_symbol={round(ratio)}"] if whole else []),
         *(f"zmq.{key}={ANY_PORT}" for key in ("frames_in", "pictures_out", "watch_out")),
+        *(f"receiver.{key}={value}" for key, value in received.items()),
     ]
     return load_profile(name, [*settings, *overrides])
 

@@ -25,6 +25,7 @@ from blocks.sample_loss import SampleLoss
 from blocks.worker_thread import WorkerThread
 from captures.datatypes import parse_datatype
 from captures.errors import CaptureError
+from captures.metadata import ReceiverSettings
 from captures.sent_frames import SentFrame
 from captures.writer import RecordingHeader, RecordingWriter
 from flowgraphs.link_blocks import settle_time_s
@@ -72,6 +73,10 @@ def recording_header(
         author=author,
         simulation=None if profile.channel is None else profile.channel.model_dump(),
         settle_s=settle_time_s(profile),
+        receiver=ReceiverSettings(
+            dc_block_length=profile.receiver.dc_block_length,
+            max_iterations=profile.receiver.max_iterations,
+        ),
     )
 
 

@@ -137,11 +137,36 @@ def test_a_foreign_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_rates_come_from_the_recording(tmp_path: Path) -> None:
     path = write_foreign(tmp_path, burst_samples(1), info={"uoisc:symbol_rate_hz": 8e5})
-    profile = replay_profile(open_recording(path), "replay", None, [])
+    profile = replay_profile(open_recording(path))
     assert (profile.waveform.symbol_rate_hz, profile.waveform.samples_per_symbol) == (8e5, 5)
     change(path, "global", core__sample_rate=20e6)
-    profile = replay_profile(open_recording(path), "replay", 1e6, [])
+    profile = replay_profile(open_recording(path), symbol_rate_hz=1e6)
     assert (profile.waveform.symbol_rate_hz, profile.waveform.samples_per_symbol) == (1e6, 4)
+
+
+@pytest.mark.parametrize("setting", ["dc_block_length=64", "max_iterations=2"])
+def test_received_as_it_was_live(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str
+) -> None:
+    """What decides the counts stands in the recording; a profile or --set has the last word."""
+    name = str(tmp_path / "r")
+    settings = (f"receiver.{setting}", "channel.snr_db=5.5")
+    record_simulation(tmp_path, "r", *(word for one in settings for word in ("--set", one)))
+    live = open_recording(tmp_path / "r").metadata.info.statistics
+    assert live is not None
+
+    def counted(*arguments: str) -> dict[str, Any]:
+        values = replayed(capsys, name, "--no-decode", *arguments)
+        return {key: value for key, value in values.items() if key in live and key != "samples"}
+
+    as_recorded = {key: value for key, value in live.items() if key in counted()}
+    assert "snr_db_estimated" in as_recorded
+    assert counted() == as_recorded
+    assert counted("-p", "replay", "--set", f"receiver.{setting}") == as_recorded
+    usual = counted("-p", "replay")
+    assert usual != as_recorded
+    defaults = [f"receiver.{one}" for one in ("dc_block_length=0", "max_iterations=50")]
+    assert counted(*(word for one in defaults for word in ("--set", one))) == usual
 
 
 def test_list_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from gnuradio import blocks as gr_blocks
 from gnuradio import gr
 
 from captures.errors import CaptureError
+from captures.metadata import ReceiverSettings
 from captures.recording import Gap, Recording, load_recording, open_recording
 from captures.sent_frames import SentFrame, known_geometries, load_sent
 from captures.verify import verify_recording
@@ -243,3 +244,4 @@ def test_what_a_profile_says(profile: str, hardware: str, frequency_hz: float) -
     header = recording_header(load_profile(profile), "ci16_le")
     assert (header.hardware, header.frequency_hz) == (hardware, frequency_hz)
     assert (header.simulation is None) == (profile != "loopback")
+    assert header.receiver == ReceiverSettings(dc_block_length=0, max_iterations=50)

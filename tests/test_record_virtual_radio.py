@@ -55,7 +55,7 @@ def record(
 
 
 def replay_of(live: LiveRecording) -> ReplayResult:
-    profile = replay_profile(live.recording, "replay", None, [])
+    profile = replay_profile(live.recording)
     return run_replay(profile, known_geometries(load_sent(live.recording)), live.recording)
 
 

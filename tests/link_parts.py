@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import socket
 import time
 from collections.abc import Callable
 
@@ -68,6 +69,15 @@ class Collector(gr.basic_block):
         except queue.Empty:
             return True
         return False
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody uses just now."""
+    opened = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in opened]
+    for one in opened:
+        one.close()
+    return ports
 
 
 def post(block: gr.basic_block, port: str, message: pmt.pmt_base) -> None:

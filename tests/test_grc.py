@@ -10,13 +10,9 @@ import os
 import pkgutil
 import py_compile
 import re
-import shutil
-import signal
 import subprocess
 import sys
 import typing
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,11 +27,8 @@ import blocks
 from blocks.zmq_messages import (
     TOPIC_FRAME,
     TOPIC_PICTURE,
-    TOPIC_STATISTICS,
     AddressError,
     MessageWriter,
-    SocketLimits,
-    open_socket,
     unpack_frame,
     unpack_header,
 )
@@ -48,14 +41,13 @@ from sdr_config.schema import Transmitter, Waveform, Zmq, ZmqRadio
 from semantic.geometries import CHECKPOINT_FOLDER, read_geometries, shipped_geometries
 from semantic.index_frame import IndexFrameError
 from semantic.link_statistics import LinkStatistics
+from tests.compiled_flowgraphs import PATIENCE_S, companion_environment, compile_flowgraphs, running
 from tests.conftest import REPOSITORY, RunCommand
 from tests.link_parts import random_frame, same_indices
 from tests.radio_link import air, device_overrides
 
 BLOCK_FILES = sorted(BLOCK_FOLDER.glob("*.block.yml"))
 FLOWGRAPHS = sorted((REPOSITORY / "flowgraphs/grc").glob("*.grc"))
-# Starting Python, Qt, GNU Radio and (with an empty cache) Numba takes its time on a loaded machine.
-_PATIENCE_S = 600
 _PLUGIN_PATH = "SOAPY_SDR_PLUGIN_PATH"
 # GNU Radio's own descriptions that the tests of single blocks need: the options, the kinds of connection.
 _STOCK_FILES = ("options.block.yml", "stream.domain.yml", "message.domain.yml")
@@ -394,41 +386,13 @@ def test_geometries() -> None:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """No screen, and nothing of the user's is read or written."""
-    home = tmp_path_factory.mktemp("home")
-    return {
-        **os.environ,
-        "HOME": str(home),
-        "XDG_CACHE_HOME": str(home / ".cache"),
-        "XDG_CONFIG_HOME": str(home / ".config"),
-        "XDG_STATE_HOME": str(home / ".local/state"),
-        "XDG_RUNTIME_DIR": str(home),
-        "QT_QPA_PLATFORM": "offscreen",
-        "PYTHONPATH": str(REPOSITORY),
-        "GRC_HIER_PATH": str(home / "hier"),
-        "GRC_BLOCKS_PATH": str(BLOCK_FOLDER),
-    }
+    return companion_environment(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
     """The folder with what grcc made of every flowgraph."""
-    grcc = shutil.which("grcc")
-    assert grcc, "grcc is missing: scripts/setup.sh installs it with gnuradio"
-    folder = tmp_path_factory.mktemp("compiled")
-    result = subprocess.run(
-        [sys.executable, grcc, "-o", str(folder), *map(str, FLOWGRAPHS)],
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=_PATIENCE_S,
-        check=False,
-    )
-    report = result.stdout + result.stderr
-    assert result.returncode == 0, report
-    assert not re.search(r"error|warning", report, re.IGNORECASE), report
-    return folder
+    return compile_flowgraphs(tmp_path_factory.mktemp("compiled"), environment, FLOWGRAPHS)
 
 
 @pytest.mark.parametrize("name", ["loopback", "usrp_tx", "usrp_rx"])
@@ -460,7 +424,7 @@ assert callable(uoisc_usrp_rx.uhd.usrp_source)
         cwd=compiled,
         capture_output=True,
         text=True,
-        timeout=_PATIENCE_S,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -493,80 +457,6 @@ def test_usrp_flowgraphs_say_what_a_usrp_needs(compiled: Path) -> None:
         assert "device_args='addr=192.168.10.2'" in (compiled / f"uoisc_{name}.py").read_text()
 
 
-class Running:
-    """Compiled flowgraphs, each in a process of its own, and sockets to the three ends of the link.
-
-    Args:
-        folder: for the sockets and the log; a socket's path may have 107 characters.
-        commands: file name and options of each flowgraph, without addresses.
-    """
-
-    def __init__(self, folder: Path, environment: dict[str, str], *commands: list[str]) -> None:
-        self.log = folder / "log"
-        self.processes = []
-        for file, *options in commands:
-            for name in _ADDRESSES:
-                if f"--{name}" in Path(file).read_text():
-                    options += [f"--{name}", f"ipc://{folder}/{name}"]
-            with self.log.open("a") as log:
-                self.processes.append(
-                    subprocess.Popen(
-                        [sys.executable, "-u", file, *options],
-                        env=environment,
-                        cwd=folder,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                    )
-                )
-        self.context = zmq.Context[zmq.Socket[bytes]]()
-        kinds = (zmq.PUSH, zmq.PULL, zmq.SUB)
-        self.push, self.pull, self.watch = (
-            open_socket(
-                self.context, kind, connect=f"ipc://{folder}/{name}", limits=SocketLimits(10, 1000)
-            )
-            for kind, name in zip(kinds, _ADDRESSES, strict=True)
-        )
-        self.watch.setsockopt(zmq.SUBSCRIBE, TOPIC_STATISTICS)
-
-    def wait_for(self, socket: zmq.Socket[bytes], event: int, seconds: int = _PATIENCE_S) -> None:
-        """Fails with the programs' own words where one ends, or nothing happens."""
-        for _ in range(seconds):
-            if socket.poll(1000, event):
-                return
-            self.check()
-        raise AssertionError(f"nothing for {seconds} s: {self.log.read_text()}")
-
-    def check(self) -> None:
-        """Fails where a program has ended."""
-        assert all(process.poll() is None for process in self.processes), self.log.read_text()
-
-    def terminate(self) -> None:
-        """Ask all of them to end, which they must do in order."""
-        for process in self.processes:
-            process.send_signal(signal.SIGTERM)
-        for process in self.processes:
-            assert process.wait(timeout=_PATIENCE_S) == 0, self.log.read_text()
-        assert "Traceback" not in self.log.read_text()
-
-    def close(self) -> None:
-        self.context.destroy(linger=0)
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-
-_ADDRESSES = ("frames-in", "pictures-out", "watch-out")
-
-
-@contextmanager
-def running(folder: Path, environment: dict[str, str], *commands: list[str]) -> Iterator[Running]:
-    link = Running(folder, environment, *commands)
-    try:
-        yield link
-    finally:
-        link.close()
-
-
 def test_compiled_loopback_passes_pictures(
     compiled: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -574,7 +464,7 @@ def test_compiled_loopback_passes_pictures(
     writer = MessageWriter()
     totals: dict[str, Any] = {}
     # On a machine that stands still for seconds, a burst that is late is not lost.
-    loopback = [str(compiled / "uoisc_loopback.py"), "--frame-timeout", str(_PATIENCE_S)]
+    loopback = [str(compiled / "uoisc_loopback.py"), "--frame-timeout", str(PATIENCE_S)]
     with running(tmp_path_factory.mktemp("air"), environment, loopback) as link:
         # A subscription takes a moment to arrive, hence perhaps a few more pictures.
         frame_ids = iter(range(100))
@@ -614,7 +504,7 @@ def test_compiled_usrp_flowgraphs_pass_a_picture_over_a_virtual_radio(
         ]
         with running(tmp_path_factory.mktemp("air"), environment, *commands) as link:
             # What is sent before the receiver listens is lost, as on any air.
-            for frame_id in range(_PATIENCE_S // 5):
+            for frame_id in range(PATIENCE_S // 5):
                 frame = random_frame(frame_id, geometry=geometry)
                 link.wait_for(link.push, zmq.POLLOUT)
                 link.push.send_multipart(writer.pack_frame(TOPIC_FRAME, frame))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,20 +14,12 @@ from pathlib import Path
 import pytest
 
 from semantic.demo_photos import photo_path
+from tests.link_parts import free_ports
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Four processes start at once on two cores that others use as well.
 _PATIENCE_S = 240.0
 _TRY_AGAIN_S = 8.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses just now."""
-    opened = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in opened]
-    for one in opened:
-        one.close()
-    return ports
 
 
 class Lab:

@@ -1,12 +1,13 @@
 """The air between a system's two halves: the real modem over a simulated channel, without GNU Radio.
 
-The same functions that the flowgraph's blocks call, in the same order: bursts as BurstModulator makes them,
-the receiver's finder and decoder as in BurstReceiver, frames put together as in IndexSink. What is left out is
-the scheduler and the radio; ``tests/test_semantic_link.py`` shows that the same samples give the same bits.
+The same functions that the flowgraph's blocks call, in the same order: bursts as BurstModulator makes
+them, the receiver's finder and decoder as in BurstReceiver, frames put together as in IndexSink. What is left
+out is the scheduler and the radio; ``tests/test_semantic_link.py`` shows that the same samples give the same
+bits.
 
-All bursts of a frame stand in one stream with silence between them, and everything has to be found: the channel
-moves the carrier by up to 5 % of the symbol rate and the clock by up to 40 ppm, delays by any fraction of a
-sample and lets the phase wander, as for curve A of docs/modem-results.md.
+All bursts of a frame stand in one stream with silence between them, and everything has to be found: the
+channel moves the carrier by up to 5 % of the symbol rate and the clock by up to 40 ppm, delays by any fraction
+of a sample and lets the phase wander, as for curve A of docs/modem-results.md.
 """
 
 from __future__ import annotations
@@ -87,9 +88,10 @@ def send(
         frame: complete, as an encoder made it.
         mcs: index of the code rate.
         snr_db: Es/N0; under fading the mean one.
-        channel: ``awgn``, or ``rayleigh``: eq. (8), every burst its own gain h, circular Gaussian, mean abs(h)^2 = 1.
-        seed: numbers that fix everything random. Two frames of the same number of bits meet the same air, and the
-            same frame meets the same noise, stronger or weaker, at every Es/N0.
+        channel: ``awgn``, or ``rayleigh``: eq. (8), every burst its own gain h, circular Gaussian with
+            mean abs(h)^2 = 1.
+        seed: numbers that fix everything random. Two frames of the same number of bits meet the same air,
+            and a frame meets the same noise, stronger or weaker, at every Es/N0.
 
     Raises:
         WaveformError: a frame that the waveform cannot carry.
@@ -161,7 +163,7 @@ def assemble(bursts: Sequence[ReceivedBurst], geometry: FrameGeometry) -> list[A
     assembler = FrameAssembler([geometry])
     frames: list[AssembledFrame] = []
     for one in bursts:
-        # As BurstReceiver and IndexSink: without a header there is nothing to place, and strangers are passed over.
+        # As BurstReceiver and IndexSink do: no header, no place; of an unknown codec, passed over.
         if one.header is None or one.burst is None or not assembler.knows(one.header):
             continue
         blocks = one.burst.blocks

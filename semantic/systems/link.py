@@ -6,8 +6,8 @@ out is the scheduler and the radio; ``tests/test_semantic_link.py`` shows that t
 bits.
 
 All bursts of a frame stand in one stream with silence between them, and everything has to be found: the
-channel moves the carrier by up to 5 % of the symbol rate and the clock by up to 40 ppm, delays by any fraction
-of a sample and lets the phase wander, as for curve A of docs/modem-results.md.
+channel moves the carrier by up to 5 % of the symbol rate and the clock by up to 40 ppm, delays by any
+fraction of a sample and lets the phase wander, as for curve A of docs/modem-results.md.
 """
 
 from __future__ import annotations

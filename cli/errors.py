@@ -16,7 +16,7 @@ USER_ERRORS = frozenset(
     {
         "benchmarks.latency.LatencyError",
         "benchmarks.modem.BenchmarkError",
-        "benchmarks.photos.PhotosError",
+        "semantic.asked_photos.PhotosError",
         "blocks.frame_sender.NobodyTakesError",
         "blocks.modem.ldpc_code.LdpcError",
         "blocks.modem.ldpc_vectors.VectorFileError",

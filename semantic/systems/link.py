@@ -13,7 +13,7 @@ fraction of a sample and lets the phase wander, as for curve A of docs/modem-res
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from blocks.frame_assembler import AssembledFrame, FrameAssembler
 from blocks.modem import waveform as wf
-from blocks.modem.burst import build_bursts
+from blocks.modem.burst import Burst, build_bursts
 from blocks.modem.error_rates import MAX_CLOCK_PPM, PHASE_NOISE
 from blocks.modem.header import BurstHeader
 from blocks.modem.simulated_air import AIR_SAMPLES_PER_SYMBOL, Air
@@ -101,16 +101,31 @@ def send(
     through = {number for burst in bursts for number in _good_blocks(burst)}
     frames = assemble(bursts, frame.geometry)
     ours = next((one for one in frames if one.frame_id == frame.frame_id), None)
-    complete = ours is not None and ours.complete
-    rate = wf.MCS_CODE_RATES[mcs]
+    received = Received(None if ours is None else ours.frame, ours is not None and ours.complete)
+    return _result(sent.headers, received, through)
+
+
+def deliver(frame: IndexFrame, *, mcs: int) -> LinkResult:
+    """A frame that arrives whole, without a channel; what it would take is counted all the same.
+
+    Raises:
+        WaveformError: a frame that the waveform cannot carry.
+    """
+    headers = [burst.header for burst in _bursts(frame, mcs)]
+    return _result(headers, Received(frame, True), set(range(headers[0].frame_blocks)))
+
+
+def _result(headers: Sequence[BurstHeader], received: Received, through: set[int]) -> LinkResult:
+    """Counts of a frame, given the code blocks that came through."""
+    plan = headers[0].plan
     return LinkResult(
-        received=Received(None if ours is None else ours.frame, complete),
-        symbols=sum(header.burst_symbols for header in sent.headers),
-        payload_symbols=float(frame.geometry.payload_bits / (wf.BITS_PER_SYMBOL * rate)),
-        bursts=len(sent.headers),
-        bursts_lost=sum(through.isdisjoint(_blocks(header)) for header in sent.headers),
-        code_blocks=sent.headers[0].frame_blocks,
-        code_blocks_ok=0 if ours is None else ours.blocks_ok,
+        received=received,
+        symbols=sum(header.burst_symbols for header in headers),
+        payload_symbols=float(plan.frame_bits / (wf.BITS_PER_SYMBOL * wf.MCS_CODE_RATES[plan.mcs])),
+        bursts=len(headers),
+        bursts_lost=sum(through.isdisjoint(_blocks(header)) for header in headers),
+        code_blocks=plan.blocks,
+        code_blocks_ok=len(through),
     )
 
 
@@ -123,12 +138,7 @@ def transmit(
     seed: Sequence[int],
 ) -> Transmission:
     """The first half of :func:`send`: from a frame to what a receiver's front end hands over."""
-    geometry = frame.geometry
-    bursts = list(
-        build_bursts(
-            frame.to_bits(), frame_id=frame.frame_id, codec_tag=geometry.codec_tag, mcs=mcs
-        )
-    )
+    bursts = list(_bursts(frame, mcs))
     # One stream of numbers each, so that more bursts do not draw another path, nor a path other noise.
     fading, path, noise = (np.random.default_rng([*seed, part]) for part in range(3))
     parts = []
@@ -175,6 +185,11 @@ def assemble(bursts: Sequence[ReceivedBurst], geometry: FrameGeometry) -> list[A
             one.outcome.value,
         )
     return frames + assembler.finish()
+
+
+def _bursts(frame: IndexFrame, mcs: int) -> Iterator[Burst]:
+    tag = frame.geometry.codec_tag
+    return build_bursts(frame.to_bits(), frame_id=frame.frame_id, codec_tag=tag, mcs=mcs)
 
 
 def _gain(channel: FadingName, generator: np.random.Generator) -> complex:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +113,10 @@ def assign(plan: Plan, output: Path, device: str = "auto") -> Assignment:
     """
     try:
         specs = resolve_budgets(plan.coded, device)
-        coded = {spec.label: (spec, make_system(spec, device)) for spec in specs}
+        coded = {spec.label: (spec, _system(spec, device)) for spec in specs}
     except ValueError as error:
         raise PlanError(str(error)) from None
-    judge = _load_judge(plan, device)
+    judge = _judge(plan.judge, device)
     for _, system in coded.values():
         refuse_same_judge(judge, system.own_judge)
     systems = {label: _facts(spec, system) for label, (spec, system) in coded.items()}
@@ -180,8 +180,15 @@ def read_rows(data_set: DataSet) -> list[AskedPhoto]:
     return read_photos(folder, questions, data_set.query, data_set.limit)
 
 
-def _load_judge(plan: Plan, device: str) -> Judge:
-    return load_judge(plan.judge, str(find_device(device)))
+# Loaded once in a process, whether to see that it is there or to work with it.
+@lru_cache(maxsize=1)
+def _judge(name: str, device: str) -> Judge:
+    return load_judge(name, str(find_device(device)))
+
+
+@cache
+def _system(spec: CodedSpec, device: str) -> System:
+    return make_system(spec, device)
 
 
 @dataclass
@@ -189,7 +196,6 @@ class Workplace:
     """What one process has loaded for an assignment, all of it with the first use."""
 
     assignment: Assignment
-    _systems: dict[str, System] = field(default_factory=dict)
     _rows: dict[str, list[AskedPhoto]] = field(default_factory=dict)
     _sources: dict[str, list[Image.Image]] = field(default_factory=dict)
 
@@ -197,16 +203,14 @@ class Workplace:
     def meter(self) -> Meter:
         """With judge, towers and all."""
         task = self.assignment
-        device = str(find_device(task.device))
-        return Meter(_load_judge(task.plan, device), task.image_size, device)
+        judge = _judge(task.plan.judge, task.device)
+        return Meter(judge, task.image_size, find_device(task.device))
 
     def system(self, label: str) -> System:
         """One that sends something."""
-        if label not in self._systems:
-            spec = self.assignment.systems[label].spec
-            assert isinstance(spec, CodedSpec)
-            self._systems[label] = make_system(spec, self.assignment.device)
-        return self._systems[label]
+        spec = self.assignment.systems[label].spec
+        assert isinstance(spec, CodedSpec)
+        return _system(spec, self.assignment.device)
 
     def control(self, label: str) -> Control:
         """One that does not."""

@@ -1,4 +1,4 @@
-"""Where the steps of an evaluation run: processes of this machine, or a Ray cluster. joblib hands them out."""
+"""Where the steps of an evaluation run: processes of this machine or a Ray cluster, by way of joblib."""
 
 from __future__ import annotations
 

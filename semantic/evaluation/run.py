@@ -1,8 +1,9 @@
 """Running a plan: what is there is kept, what is missing is done, and all of it becomes one table.
 
-A folder of results holds ``plan.yaml``, ``cells/<digest>.parquet`` for each finished cell, ``cache/`` (encoded
-frames and what the judge says of the sources), ``results.parquet`` and ``results.csv``, ``notes.json``, and
-``pictures/``. Every file is whole or not there: a run may be broken off at any time, and the next one goes on.
+A folder of results holds ``plan.yaml``, ``cells/<digest>.parquet`` for each finished cell, ``cache/``
+(encoded frames and what the judge says of the sources), ``results.parquet`` and ``results.csv``,
+``notes.json``, and ``pictures/``. Every file is whole or not there: a run may be broken off at any time, and
+the next one goes on.
 """
 
 from __future__ import annotations
@@ -73,8 +74,9 @@ def evaluate(
         progress: called after every step.
 
     Raises:
-        PlanError: the folder holds results of another plan, or see :func:`semantic.evaluation.assignment.assign`.
+        PlanError: the folder holds results of another plan.
         BackendError: Ray is not installed or not reached.
+        Others: see :func:`semantic.evaluation.assignment.assign`.
     """
     started = time.monotonic()
     _claim(plan, output)

@@ -44,6 +44,11 @@ class Quality:
     answer_without_query: str | None
 
 
+def feature_tower() -> str:
+    """Which tower :class:`FeatureDistance` sees with, for reports."""
+    return f"{read_recognition_config().classifier.timm_model}, strides 2 to 32"
+
+
 class FeatureDistance:
     """How far two pictures are apart in the features of the embedded judge's image tower.
 
@@ -61,7 +66,6 @@ class FeatureDistance:
         towers = PackagedTowers(
             kind="packaged", image_tower=config.classifier, text_tower=config.text_tower
         )
-        self.name = f"{config.classifier.timm_model}, strides 2 to 32"
         self._side = whole_side(image_size)
         self._backbone = load_backbone(towers, _STRIDES, self._side).to(device)
 

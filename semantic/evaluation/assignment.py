@@ -228,6 +228,10 @@ class Workplace:
             self._rows[data_set] = read_rows(self.assignment.data_set(data_set))
         return self._rows[data_set]
 
+    def queries(self, data_set: str) -> list[str]:
+        """One per row."""
+        return [row.question for row in self.rows(data_set)]
+
     def sources(self, data_set: str) -> list[Image.Image]:
         """One per row; rows about one photo hold the same object."""
         if data_set not in self._sources:

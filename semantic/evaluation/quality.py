@@ -105,6 +105,8 @@ class Meter:
         self, sources: Sequence[Image.Image], shown: Sequence[Image.Image], queries: Sequence[str]
     ) -> list[Quality]:
         """One of each per row; pictures are RGB squares of the meter's side."""
+        if not sources:
+            return []
         rows = range(len(sources))
         distances: list[float] = []
         losses: list[float] = []

@@ -22,11 +22,12 @@ import polars as pl
 
 from semantic.evaluation.assignment import Assignment, assign
 from semantic.evaluation.backends import BackendName, workers
+from semantic.evaluation.cell_run import run_cell
 from semantic.evaluation.cells import enumerate_cells
 from semantic.evaluation.files import atomic_write
 from semantic.evaluation.plan import Plan, PlanError, dump_plan, first_difference, load_plan
+from semantic.evaluation.preparation import encode, refer
 from semantic.evaluation.quality import feature_tower
-from semantic.evaluation.steps import encode, refer, run_cell
 from semantic.evaluation.table import read_table, sort_table, write_csv, write_parquet
 
 # What is done ("reference", "encode", "cells"), steps done, out of how many.

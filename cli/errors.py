@@ -16,7 +16,6 @@ USER_ERRORS = frozenset(
     {
         "benchmarks.latency.LatencyError",
         "benchmarks.modem.BenchmarkError",
-        "benchmarks.photos.PhotosError",
         "benchmarks.radio_processes.RadioBenchmarkError",
         "blocks.frame_sender.NobodyTakesError",
         "blocks.modem.ldpc_code.LdpcError",

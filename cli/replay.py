@@ -186,9 +186,8 @@ def _same_frame(sent: SentFrame, heard: AssembledFrame) -> bool:
 
 
 def _decode_all(settings: Profile, outcomes: Sequence[Outcome]) -> float | None:
-    """Make pictures of what was received; seconds that took, None where the codec is another."""
+    """As :func:`decode_outcomes`, with the profile's codec."""
     from semantic.codec import load_codec
-    from semantic.index_frame import IndexFrameError
 
     wanted = settings.codec
     codec = load_codec(
@@ -196,6 +195,13 @@ def _decode_all(settings: Profile, outcomes: Sequence[Outcome]) -> float | None:
         wanted.device,
         towers=False,
     )
+    return decode_outcomes(codec, outcomes)
+
+
+def decode_outcomes(codec: Codec, outcomes: Sequence[Outcome]) -> float | None:
+    """Make pictures of what was received; seconds that took, None where the codec is another."""
+    from semantic.index_frame import IndexFrameError
+
     spent_s = None
     for outcome in outcomes:
         if outcome.received is None:
@@ -207,11 +213,11 @@ def _decode_all(settings: Profile, outcomes: Sequence[Outcome]) -> float | None:
             make_console().print(f"picture {outcome.received.frame_id}: {error}", markup=False)
             continue
         spent_s = (spent_s or 0.0) + time.monotonic() - started
-        outcome.source = _source_of(codec, outcome)
+        outcome.source = source_of(codec, outcome)
     return spent_s
 
 
-def _source_of(codec: Codec, outcome: Outcome) -> Image.Image | None:
+def source_of(codec: Codec, outcome: Outcome) -> Image.Image | None:
     """The photo that was sent; where it does not lie beside the recording, what its indices decode to."""
     if outcome.sent is None:
         return None

@@ -1,0 +1,76 @@
+"""Recordings as rows of an evaluation's table: the counts are the replay's, the quality is the photo's."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from captures.errors import CaptureError
+from captures.library import SHIPPED_FOLDER
+from cli.evaluate_captures import captured_table
+from semantic.codec import load_codec
+from semantic.demo_photos import photo_path
+from semantic.evaluation.table import SCHEMA
+from semantic.judge import load_judge
+from tests.recordings import burst_samples, write_foreign
+
+NAME = "fading_gap"
+
+
+def copy_recording(folder: Path) -> None:
+    for file in SHIPPED_FOLDER.glob(f"{NAME}.*"):
+        if file.is_dir():
+            shutil.copytree(file, folder / file.name)
+        else:
+            shutil.copy(file, folder)
+
+
+def test_rows_of_a_recording(tmp_path: Path) -> None:
+    folder = tmp_path / "monday"
+    folder.mkdir()
+    copy_recording(folder)
+    # One that nobody knows the frames of has nothing to say.
+    write_foreign(folder, burst_samples(1))
+    sources = tmp_path / "photos"
+    sources.mkdir()
+    shutil.copy(photo_path("coffee"), sources / f"2{photo_path('coffee').suffix}")
+    codec = load_codec(None, "cpu", towers=False)
+    table = captured_table(folder, codec, load_judge(), system="ours", sources=sources)
+    assert dict(table.schema) == SCHEMA
+    expected = json.loads((SHIPPED_FOLDER / f"{NAME}.expected.json").read_text())
+    rows = table.to_dicts()
+    assert [row["row"] for row in rows] == [0, 1, 2, 3]
+    for row, picture in zip(rows, expected["pictures"], strict=True):
+        assert (row["set"], row["system"], row["channel"]) == ("monday", "ours", "captured")
+        assert (row["policy"], row["mcs"], row["query"]) == ("recorded", 2, picture["query"])
+        assert row["status"] == picture["status"]
+        assert row["code_blocks_ok"] == picture["code_blocks_ok"]
+        assert row["code_blocks"] == picture["code_blocks"]
+        assert row["snr_db"] == pytest.approx(expected["snr_db_estimated"], abs=0.05)
+        assert row["payload_symbols"] == 3 * row["bits"] / 3  # rate 1/3, three bits a symbol
+        assert row["energy"] == pytest.approx(row["symbols"] * 10 ** (row["snr_db"] / 10))
+        assert row["match"] == (row["answer"] == row["answer_source"])
+    # Every burst was heard.
+    assert sum(row["symbols"] for row in rows) == expected["symbols"]
+    assert sum(row["bursts"] for row in rows) == expected["bursts_sent"]
+    # Of three the reference is what the indices decode to, of one the photo.
+    whole = [row for row in rows if row["status"] == "ok"]
+    assert whole
+    assert all(math.isinf(row["psnr_db"]) for row in whole)
+    coffee = rows[1]
+    assert coffee["photo"] == f"2{photo_path('coffee').suffix}"
+    assert coffee["psnr_db"] < 28
+    assert 0 < coffee["ms_ssim"] < 1
+
+
+def test_nothing_to_evaluate(tmp_path: Path) -> None:
+    codec = load_codec(None, "cpu", towers=False)
+    write_foreign(tmp_path, burst_samples(1))
+    with pytest.raises(CaptureError, match=r"no recording .* with sent frames"):
+        captured_table(tmp_path, codec, load_judge())
+    with pytest.raises(CaptureError, match="expected a folder of photos"):
+        captured_table(tmp_path, codec, load_judge(), sources=tmp_path / "none")

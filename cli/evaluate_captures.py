@@ -161,7 +161,9 @@ def _link_columns(picture: _Picture) -> dict[str, Any]:
     mcs = rates.pop() if len(rates) == 1 else None
     all_heard = heard is not None and sum(one.code_blocks for one in records) == heard.blocks
     symbols = sum(one.symbols for one in records) if all_heard else None
-    known = symbols is not None and picture.snr_db is not None
+    energy = None
+    if symbols is not None and picture.snr_db is not None:
+        energy = symbols * 10 ** (picture.snr_db / 10)
     return {
         "snr_db": picture.snr_db,
         "mcs": mcs,
@@ -172,7 +174,7 @@ def _link_columns(picture: _Picture) -> dict[str, Any]:
         else bits / (BITS_PER_SYMBOL * float(MCS_CODE_RATES[mcs])),
         "bits": bits,
         "bits_per_pixel": picture.frame.geometry.bits_per_pixel,
-        "energy": symbols * 10 ** (picture.snr_db / 10) if known else None,
+        "energy": energy,
         "bursts": len(records) if all_heard else None,
         "bursts_lost": sum(one.code_blocks_ok == 0 for one in records) if all_heard else None,
         "code_blocks": None if heard is None else heard.blocks,

@@ -7,20 +7,30 @@ from pathlib import Path
 
 import torch
 
+from semantic.torchvision_operators import declare_missing_operators
+
 # Pixels: the latent's 8 times the one halving of the autoencoder.
 NATIVE_SIDE = 16
+# What its safety checker scales pictures to.
+_SEEN = 16
 _WORDS = ("cat", "dog", "is", "this", "a")
 
 
-def save_tiny_pipeline(folder: Path) -> None:
-    """Write an image-to-image pipeline of a few thousand weights (seed 0) into a folder."""
+def save_tiny_pipeline(folder: Path, *, refusing: bool = False) -> None:
+    """Write an image-to-image pipeline of a few thousand weights (seed 0) into a folder.
+
+    Args:
+        folder: where to.
+        refusing: with a safety checker that refuses every picture.
+    """
+    declare_missing_operators()
     from diffusers import (
         AutoencoderKL,
         DDIMScheduler,
         StableDiffusionImg2ImgPipeline,
         UNet2DConditionModel,
     )
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPImageProcessor, CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(0)
     tokenizer = _tokenizer(folder.parent / f"{folder.name}-words")
@@ -57,10 +67,28 @@ def save_tiny_pipeline(folder: Path) -> None:
         text_encoder=CLIPTextModel(text),
         tokenizer=tokenizer,
         scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+        safety_checker=_refusing_checker() if refusing else None,
+        feature_extractor=CLIPImageProcessor(size=_SEEN, crop_size=_SEEN) if refusing else None,
+        requires_safety_checker=refusing,
     ).save_pretrained(folder)
+
+
+def _refusing_checker() -> object:
+    """A concept counts where its similarity is above a threshold; no cosine is below -2."""
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig
+
+    sees = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": _SEEN,
+        "patch_size": 8,
+    }
+    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=sees, projection_dim=16))
+    torch.nn.init.constant_(checker.concept_embeds_weights, -2)
+    return checker
 
 
 def _tokenizer(folder: Path) -> object:

@@ -33,10 +33,6 @@ class Redrawer:
         steps: of the noise schedule, of which the share ``strength`` is run.
         seed: of the noise, the same for every picture.
 
-    Attributes:
-        name: class of the pipeline.
-        refuses: True where it brings a safety checker, whose refusals are shown as they came.
-
     Raises:
         UnavailableError: diffusers is not installed, or the folder holds no such pipeline.
     """
@@ -48,11 +44,20 @@ class Redrawer:
         self._seed = seed
         self._pipeline = _load(folder, device)
         self._side = _native_side(self._pipeline, folder)
-        self.name = type(self._pipeline).__name__
-        self.refuses = getattr(self._pipeline, "safety_checker", None) is not None
+
+    def notes(self) -> list[str]:
+        """What a report must say about it, a clause each."""
+        how = f"{type(self._pipeline).__name__} redraws at {self._side}x{self._side} pixels"
+        found = [
+            f"{how}, strength {self._settings['strength']:g}, "
+            f"{self._settings['num_inference_steps']} steps, seed {self._seed}"
+        ]
+        if getattr(self._pipeline, "safety_checker", None) is not None:
+            found.append("what the pipeline's safety checker refuses is shown as it came")
+        return found
 
     def redraw(self, picture: Image.Image, prompt: str) -> Image.Image:
-        """A picture of the same size that says the same and looks as the prompt says.
+        """A picture of the same size that the prompt describes; as it came where a safety checker refuses.
 
         Args:
             picture: RGB, a square.
@@ -73,7 +78,8 @@ def _load(folder: Path, device: torch.device) -> Any:
     declare_missing_operators()
     try:
         from diffusers import AutoPipelineForImage2Image
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:
+        # The latter is diffusers' own name for a part of it that cannot be imported.
         raise UnavailableError(
             f"diffusion: Python package diffusers cannot be used ({error}); install it with "
             "pip install '.[diffusion]', or leave the step out (diffusion: null)"

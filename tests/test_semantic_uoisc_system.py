@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semantic.checkpoint import EMBEDDED_CHECKPOINT, write_checkpoint
+from semantic.checkpoint import write_checkpoint
 from semantic.codec import FOCUS, load_codec
 from semantic.codec_config import Recipe, read_recipe
 from semantic.demo_photos import load_photo
 from semantic.index_frame import IndexFrameError
+from semantic.judge import JudgeError, load_judge, refuse_same_judge
 from semantic.metrics import psnr_db
 from semantic.model import CodecModel
 from semantic.systems.picture_system import PictureSystem
@@ -132,10 +133,7 @@ def test_other_pictures_and_other_codecs_frames_are_refused() -> None:
 
 
 def test_who_taught_it_must_not_score_it() -> None:
-    from semantic.judge import JudgeError, load_judge, refuse_same_judge
-
     system = make()
-    assert EMBEDDED_CHECKPOINT.is_file()
-    refuse_same_judge(load_judge("recognition"), system.own_judge)
+    refuse_same_judge(load_judge("recognition", self_check=False), system.own_judge)
     with pytest.raises(JudgeError, match="recognition_lite0"):
-        refuse_same_judge(load_judge("recognition_lite0"), system.own_judge)
+        refuse_same_judge(load_judge("recognition_lite0", self_check=False), system.own_judge)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,14 +36,14 @@ def picture_file(folder: Path, row: Mapping[str, object]) -> Path:
 
 
 def draw_pictures(
-    table: pl.DataFrame, folder: Path, looks: Mapping[str, style.Look], name: str, channel: str
+    table: pl.DataFrame, folder: Path, systems: Sequence[str], name: str, channel: str
 ) -> Figure | str:
     """Photos by systems at 0 dB, or at the lowest Es/N0 there is; under each picture the judge's answer.
 
     Args:
         table: rows of an evaluation.
         folder: its ``pictures``.
-        looks: systems in the order of the columns; controls have none.
+        systems: labels, in the order of the columns; controls have none.
         name: of the data set.
         channel: of the air.
     """
@@ -59,8 +59,8 @@ def draw_pictures(
     policy = style.in_order(rows["policy"], ("lowest", "table", "fixed"))[0]
     rows = rows_at(rows, policy=policy, seed=rows["seed"].min())
     photos = rows.sort("row").unique("photo", keep="first", maintain_order=True).head(_PHOTOS)
-    systems = [label for label in looks if label in set(rows["system"])]
-    return _grid(rows, photos, systems, folder, title=_title(name, channel, policy, snr_db))
+    columns = [label for label in systems if label in set(rows["system"])]
+    return _grid(rows, photos, columns, folder, title=_title(name, channel, policy, snr_db))
 
 
 def _title(name: str, channel: str, policy: str, snr_db: float) -> str:
@@ -79,14 +79,14 @@ def _grid(
 ) -> Figure:
     from matplotlib.figure import Figure
 
-    size = ((len(systems) + 1) * _CELL_IN + 0.1, photos.height * (_CELL_IN + 0.42) + 0.8)
+    size = ((len(systems) + 1) * _CELL_IN + 0.1, photos.height * (_CELL_IN + 0.4) + 0.85)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(photos.height, len(systems) + 1, squeeze=False)
     for line, photo in zip(axes, photos.iter_rows(named=True), strict=True):
         source = folder / str(photo["set"]) / str(photo["row"]) / "source.png"
         _draw(line[0], source, str(photo["answer_source"] or ""), style.INK)
         line[0].annotate(
-            f"{photo['query']}",
+            str(photo["query"]),
             (0, 0),
             (0, -24),
             xycoords="axes fraction",
@@ -104,7 +104,7 @@ def _grid(
             row = found.row(0, named=True)
             _draw(one, picture_file(folder, row), *_answer(row))
     for one, label in zip(axes[0], ["source", *systems], strict=True):
-        one.set_title(_wrapped(label), fontsize=8, color=style.INK)
+        one.set_title(style.wrapped(label, 17), fontsize=8, color=style.INK)
     figure.suptitle(title, fontsize=10, color=style.INK)
     return figure
 
@@ -124,7 +124,7 @@ def _draw(axes: Axes, file: Path | None, text: str, colour: str) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     # The second line is the question's.
-    axes.set_xlabel(f"{text}\n", fontsize=7.5, color=colour, labelpad=2)
+    axes.set_xlabel(f"{text}\n ", fontsize=7.5, color=colour, labelpad=2)
     if file is None or not file.is_file():
         axes.set_facecolor(_MISSING)
         axes.set_aspect("equal")
@@ -132,9 +132,3 @@ def _draw(axes: Axes, file: Path | None, text: str, colour: str) -> None:
         return
     with Image.open(file) as picture:
         axes.imshow(np.asarray(picture.convert("RGB")), interpolation="lanczos")
-
-
-def _wrapped(label: str) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(label, 17))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,20 +97,25 @@ def family(label: str) -> str:
     return re.sub(r"[\s,(]*\bd\s*=\s*\d+\)?", "", label).strip()
 
 
-def panels(rows: int, columns: int, extra_in: float = 0.0) -> tuple[Figure, Any]:
-    """A figure of small panels that share their axes' ranges, and the axes ``[rows, columns]``.
+def panels(
+    rows: int, columns: int, extra_in: float = 0.0, share: bool = True
+) -> tuple[Figure, Any]:
+    """A figure of small panels, and the axes ``[rows, columns]``.
 
     Args:
         rows: of panels.
         columns: of panels.
         extra_in: height in inches for what stands outside, such as a legend.
+        share: the same range for all panels of a row, and for all along x.
     """
     from matplotlib.figure import Figure
 
     # One panel alone still needs room for its legend.
     width = max(columns * _PANEL_IN[0], 4.6) + 0.5
     figure = Figure(figsize=(width, rows * _PANEL_IN[1] + 0.6 + extra_in), layout="constrained")
-    axes = figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
+    axes = figure.subplots(
+        rows, columns, sharex=share, sharey="row" if share else False, squeeze=False
+    )
     for one in axes.flat:
         finish(one)
     return figure, axes
@@ -119,7 +125,7 @@ def finish(axes: Axes) -> None:
     """Quiet frame and grid, small figures."""
     axes.grid(color="#d8dce0", linewidth=0.5)
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8, colors=INK)
+    axes.tick_params(which="both", labelsize=8, colors=INK)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
@@ -130,14 +136,14 @@ def legend_below(figure: Figure, axes: Iterable[Axes]) -> None:
     for one in axes:
         for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    width = figure.get_size_inches()[0]
-    longest = max(map(len, handles), default=1)
-    columns = max(1, min(len(handles), int(width / (0.062 * longest + 0.45))))
+    labels = [wrapped(label, 30) for label in handles]
+    longest = max((len(line) for label in labels for line in label.split("\n")), default=1)
+    columns = int(figure.get_size_inches()[0] / (0.066 * longest + 0.5))
     figure.legend(
         list(handles.values()),
-        list(handles),
+        labels,
         loc="outside lower center",
-        ncols=columns,
+        ncols=max(1, min(len(handles), columns)),
         fontsize=8,
         frameon=False,
     )
@@ -179,6 +185,11 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
             files[1], lambda file: figure.savefig(file, format="svg", metadata={"Date": None})
         )
     return files
+
+
+def wrapped(text: str, width: int) -> str:
+    """Text in lines of at most so many characters."""
+    return "\n".join(textwrap.wrap(text, width))
 
 
 def file_name(*parts: object) -> str:

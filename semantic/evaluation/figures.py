@@ -55,10 +55,11 @@ def draw_figures(table: pl.DataFrame, summary: pl.DataFrame, pictures: Path) -> 
     looks = style.looks(summary)
     for name, channel, part in parts(summary):
         where = style.file_name(name, channel)
+        shown = [label for label in looks if label in set(without_other_lengths(part)["system"])]
         title = f"{name}, {style.CHANNEL_NAMES.get(channel, channel)}"
         gallery.add(
             f"fig3-{where}",
-            lambda: draw_pictures(table, pictures, looks, name, channel),  # noqa: B023
+            lambda: draw_pictures(table, pictures, shown, name, channel),  # noqa: B023
         )
         for file, metrics in (
             ("fig4a", ("match", "kappa")),
@@ -210,58 +211,76 @@ def _draw_levels(axes: Axes, points: pl.DataFrame, metric: str) -> None:
 
 
 def draw_symbols(part: pl.DataFrame, looks: Mapping[str, style.Look], title: str) -> Figure:
-    """Fig. 6: symbols per picture over d, beside the paper's own geometry."""
-    from matplotlib.figure import Figure
-
-    # Rate 1/2 as in the paper, the same at every Es/N0.
+    """Fig. 6: symbols per picture over d at rate 1/2, beside the paper's own geometry."""
     sent = part.filter(pl.col("policy") == "fixed", pl.col("symbols") > 0)
     families = segment_families(sent)
-    figure = Figure(figsize=(8.6 if families else 4.6, 3.4), layout="constrained")
-    axes = list(np.atleast_1d(figure.subplots(1, 2 if families else 1)))
-    for one in axes:
-        style.finish(one)
-        one.set_yscale("log")
-        one.set_xlabel("segment length d", fontsize=9)
+    figure, axes = style.panels(1, 2 if families else 1, 0.7, share=False)
     if families:
-        labels = next(iter(families.values()))
-        family = sent.filter(pl.col("system").is_in(labels)).unique("system").sort("segment_length")
-        _bars(
-            axes[0],
-            family["segment_length"].to_list(),
-            family["symbols"].to_list(),
-            family["payload_symbols"].to_list(),
-        )
-        rivals = sent.filter(~pl.col("kind").is_in(("uoisc", *CONTROLS))).unique("system")
-        for label, look in looks.items():
-            rival = rows_at(rivals, system=label)
-            if not rival.is_empty():
-                line = {key: value for key, value in look.line().items() if key != "marker"}
-                axes[0].axhline(rival["symbols"][0], **line)
-        axes[0].set_title(f"{title}, measured", fontsize=9)
-        axes[0].set_ylabel("symbols per picture", fontsize=9)
+        name, labels = next(iter(families.items()))
+        # The same at every Es/N0 and over every channel.
+        once = sent.unique("system", keep="first", maintain_order=True)
+        family = once.filter(pl.col("system").is_in(labels)).sort("segment_length")
+        look = looks[labels[0]]
+        lengths = family["segment_length"].to_list()
+        _lengths_line(axes[0, 0], lengths, family["symbols"], look, f"{name}, all symbols")
+        _lengths_line(axes[0, 0], lengths, family["payload_symbols"], look, f"{name}, payload")
+        _draw_rivals(axes[0, 0], once, looks)
+        axes[0, 0].set_title(f"{title}, measured", fontsize=9, color=style.INK)
     paper = payload_symbols()
-    _bars(axes[-1], list(paper), None, [line.symbols for line in paper.values()])
-    axes[-1].set_title("the paper's geometry (ViT-B/16), computed", fontsize=9)
-    if not families:
-        axes[0].set_ylabel("symbols per picture", fontsize=9)
+    _lengths_line(
+        axes[0, -1],
+        list(paper),
+        [size.symbols for size in paper.values()],
+        style.Look("", "", "#1b3a57", ":", "s"),
+        "payload with the paper's ViT-B/16, computed",
+    )
+    axes[0, -1].set_title("the paper's geometry", fontsize=9, color=style.INK)
+    axes[0, 0].set_ylabel("symbols per picture", fontsize=9)
     figure.suptitle("8-PSK, code rate 1/2", fontsize=10, color=style.INK)
-    style.legend_below(figure, axes)
+    style.legend_below(figure, axes.flat)
     return figure
 
 
-def _bars(
-    axes: Axes, lengths: Sequence[int], symbols: Sequence[float] | None, payload: Sequence[float]
+def _draw_rivals(axes: Axes, systems: pl.DataFrame, looks: Mapping[str, style.Look]) -> None:
+    """What has no segment length is a line across; several may cost the same, hence the dashes."""
+    rivals = systems.filter(~pl.col("kind").is_in(("uoisc", *CONTROLS)))
+    for number, (label, look) in enumerate(looks.items()):
+        for symbols in rows_at(rivals, system=label)["symbols"]:
+            dashes = (number % 4 * 3, (6, 6)) if len(rivals) > 1 else "-"
+            axes.axhline(symbols, color=look.colour, linestyle=dashes, linewidth=1.3, label=label)
+
+
+def _lengths_line(
+    axes: Axes, lengths: Sequence[int], symbols: Sequence[float], look: style.Look, label: str
 ) -> None:
-    places = np.arange(len(lengths))
-    width = 0.36 if symbols is not None else 0.5
-    if symbols is not None:
-        axes.bar(places - width / 2, symbols, width, color="#0072B2", label="UO-ISC, all symbols")
-        places_payload = places + width / 2
-    else:
-        places_payload = places
-    bars = axes.bar(places_payload, payload, width, color="#56B4E9", label="UO-ISC, payload alone")
-    axes.bar_label(bars, [f"{value:,.0f}" for value in payload], fontsize=7, padding=1)
-    axes.set_xticks(places, [str(length) for length in lengths])
+    """Symbols over d, the numbers beside the points."""
+    whole = "payload" not in label
+    axes.plot(
+        lengths,
+        symbols,
+        color=look.colour,
+        linestyle="-" if whole else (0, (3, 1.5)),
+        marker=look.marker,
+        markerfacecolor=look.colour if whole else "white",
+        markersize=4.5,
+        linewidth=1.3,
+        label=label,
+    )
+    for x, y in zip(lengths, symbols, strict=True):
+        axes.annotate(
+            f"{y:,.0f}",
+            (x, y),
+            (3, 4) if whole else (-3, -9),
+            textcoords="offset points",
+            ha="left" if whole else "right",
+            fontsize=7,
+            color=style.INK,
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.margins(0.2)
+    axes.set_xticks(lengths, [str(length) for length in lengths])
+    axes.set_xlabel("segment length d", fontsize=9)
 
 
 def draw_rates(part: pl.DataFrame, title: str) -> Figure | str:
@@ -289,6 +308,7 @@ def draw_rates(part: pl.DataFrame, title: str) -> Figure | str:
                 points["snr_db"], points["symbols"], "o", ms=2.6, mfc="w", mec=style.INK, mew=0.6
             )
             one.set_yscale("log")
+            one.set_ylim(levels[0] / 1.2, y_edges[-1])
             one.grid(visible=False)
         row[0].set_ylabel(f"{NAMES_OF_KINDS[kind]}\nsymbols per picture", fontsize=9)
     _name_columns(figure, axes, policies, title)

@@ -9,7 +9,7 @@ BIN = .venv/bin
 WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=2 $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-slow lint bench captures clean
+.PHONY: help setup demo test test-slow lint bench results captures clean
 help:
 	@echo 'make setup      install what is missing (apt, pip), make .venv'
 	@echo 'make demo       a photo, two questions, three SNRs -> output/demo'
@@ -17,6 +17,7 @@ help:
 	@echo 'make test-slow  the tests that take minutes'
 	@echo 'make lint       ruff, mypy'
 	@echo 'make bench      speed of decoder and modem beside their peers (uoisc benchmark has more)'
+	@echo 'make results    the reduced evaluation -> output/results, docs/results.md (an hour; DATA=folder of the photos)'
 	@echo 'make captures   the simulated recordings in captures/shipped anew'
 	@echo 'make clean      remove caches and output, keep .venv'
 
@@ -40,6 +41,13 @@ test-slow: setup
 bench: setup
 	$(BIN)/uoisc benchmark ldpc
 	$(BIN)/uoisc benchmark modem
+
+# Photos are not part of this repository. A second run only computes what is missing.
+DATA ?= ../shared/data
+results: setup
+	@test -d '$(DATA)/coco_vqa/images' || { echo "error: $(DATA)/coco_vqa/images is no folder: say where the photos lie, make results DATA=..." >&2; exit 1; }
+	$(BIN)/uoisc evaluate semantic/configs/evaluation_reduced.yaml --output output/results
+	$(BIN)/uoisc plot output/results --output docs/images/results --report docs/results.md
 
 captures: setup
 	$(BIN)/python scripts/make_captures.py

@@ -24,6 +24,7 @@ from cli import (
     grc_path,
     keys,
     loopback,
+    plot,
     radio,
     record,
     replay,
@@ -45,7 +46,7 @@ app = typer.Typer(
 _COMMANDS = (
     *(demo, loopback, encode, decode, radio, exchange, keys),
     *(record, replay, captures),
-    *(train, rungs, benchmark, doctor, config, grc_path),
+    *(train, rungs, benchmark, plot, doctor, config, grc_path),
 )
 for _module in _COMMANDS:
     _module.register(app)

@@ -79,7 +79,7 @@ def _grid(
 ) -> Figure:
     from matplotlib.figure import Figure
 
-    size = ((len(systems) + 1) * _CELL_IN + 0.1, photos.height * (_CELL_IN + 0.4) + 0.85)
+    size = ((len(systems) + 1) * _CELL_IN + 0.1, photos.height * (_CELL_IN + 0.36) + 0.9)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(photos.height, len(systems) + 1, squeeze=False)
     for line, photo in zip(axes, photos.iter_rows(named=True), strict=True):
@@ -88,7 +88,7 @@ def _grid(
         line[0].annotate(
             str(photo["query"]),
             (0, 0),
-            (0, -24),
+            (0, -19),
             xycoords="axes fraction",
             textcoords="offset points",
             fontsize=8,

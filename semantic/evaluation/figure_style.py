@@ -35,6 +35,15 @@ POLICY_NAMES = {
     "table": "best code rate at each Es/N0",
 }
 CHANNEL_NAMES = {"awgn": "AWGN", "rayleigh": "flat Rayleigh", "none": "no channel"}
+SYSTEM_KINDS = {
+    "uoisc": "UO-ISC",
+    "query_aware": "query-aware",
+    "jpeg2000": "JPEG 2000",
+    "webp": "WebP",
+    "avif": "AVIF",
+    "blank": "blank picture",
+    "wrong_picture": "wrong picture",
+}
 SNR_AXIS = "Es/N0 (dB)"
 
 # Okabe and Ito's colours, the yellow left out (too light for a line on white), two darkened.
@@ -72,7 +81,7 @@ class Look:
 
 def looks(summary: pl.DataFrame) -> dict[str, Look]:
     """The look of every system, in the order of legends: codecs first, controls last."""
-    order = [*_COLOURS, *CONTROLS]
+    order = list(SYSTEM_KINDS)
     systems = summary.select("kind", "system").unique().sort("system").rows()
     seen = dict.fromkeys(order, 0)
     found = {}

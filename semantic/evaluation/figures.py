@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LEVELS_DB = 5  # curves of Fig. 5 at most
+_LOSSY_DB = 45.0
 _KAPPA_COLOURS = "cividis"
 
 
@@ -107,9 +108,19 @@ def draw_metrics(
             for label, look in looks.items():
                 _draw_system(one, rows_at(shown, system=label), metric, policy, look)
         row[0].set_ylabel(style.METRIC_NAMES[metric], fontsize=9)
+        if metric == "psnr_db":
+            _keep_range(row[0], shown)
     _name_columns(figure, axes, policies, title)
     style.legend_below(figure, axes.flat)
     return figure
+
+
+def _keep_range(axes: Axes, part: pl.DataFrame) -> None:
+    """Exact copies leave the panel at the top, or nobody could read the rest."""
+    lossy = part.filter(pl.col("psnr_db") < _LOSSY_DB)["psnr_db"]
+    if len(lossy) and part["psnr_db"].max() > _LOSSY_DB:  # type: ignore[operator]
+        axes.set_ylim(top=lossy.max() + 4)  # type: ignore[operator]
+        axes.set_ylabel("PSNR (dB)\nexact copies lie above", fontsize=9)
 
 
 def _draw_floor(axes: Axes, part: pl.DataFrame, metric: str) -> None:
@@ -278,7 +289,7 @@ def _lengths_line(
         )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.margins(0.2)
+    axes.margins(x=0.28, y=0.2)
     axes.set_xticks(lengths, [str(length) for length in lengths])
     axes.set_xlabel("segment length d", fontsize=9)
 
@@ -290,7 +301,7 @@ def draw_rates(part: pl.DataFrame, title: str) -> Figure | str:
     )
     if sent.is_empty():
         return "the table has no kappa of anything that was sent"
-    kinds = style.in_order(sent["kind"], ("uoisc", "query_aware", "jpeg2000", "webp", "avif"))
+    kinds = style.in_order(sent["kind"], tuple(style.SYSTEM_KINDS))
     policies = policies_of(sent)
     figure, axes = style.panels(len(kinds), len(policies))
     x_edges = _edges(sorted(set(sent["snr_db"])))
@@ -310,23 +321,12 @@ def draw_rates(part: pl.DataFrame, title: str) -> Figure | str:
             one.set_yscale("log")
             one.set_ylim(levels[0] / 1.2, y_edges[-1])
             one.grid(visible=False)
-        row[0].set_ylabel(f"{NAMES_OF_KINDS[kind]}\nsymbols per picture", fontsize=9)
+        row[0].set_ylabel(f"{style.SYSTEM_KINDS[kind]}\nsymbols per picture", fontsize=9)
     _name_columns(figure, axes, policies, title)
     bar = figure.colorbar(mesh, ax=list(axes.flat), aspect=30, fraction=0.04)
     bar.set_label("kappa, best for at most so many symbols", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     return figure
-
-
-NAMES_OF_KINDS = {
-    "uoisc": "UO-ISC",
-    "query_aware": "query-aware",
-    "jpeg2000": "JPEG 2000",
-    "webp": "WebP",
-    "avif": "AVIF",
-    "blank": "blank picture",
-    "wrong_picture": "wrong picture",
-}
 
 
 def best_within(

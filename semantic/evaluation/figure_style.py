@@ -56,7 +56,10 @@ _COLOURS = {
 }
 _MARKERS = "osD^vP<>X"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)))
-_CONTROL_DASHES: dict[str, Any] = {"blank": (0, (4, 2)), "wrong_picture": (0, (1.5, 1.5))}
+_CONTROLS: dict[str, Any] = {
+    "blank": (GREY, (0, (4, 2))),
+    "wrong_picture": ("#3d434a", (0, (1.5, 1.5))),
+}
 _PANEL_IN = (2.9, 2.15)
 _DPI = 170
 
@@ -88,7 +91,7 @@ def looks(summary: pl.DataFrame) -> dict[str, Look]:
     for kind, label in sorted(systems, key=lambda system: (order.index(system[0]), system[1])):
         number, seen[kind] = seen[kind], seen[kind] + 1
         if kind in CONTROLS:
-            found[label] = Look(label, kind, GREY, _CONTROL_DASHES[kind], "")
+            found[label] = Look(label, kind, *_CONTROLS[kind], "")
             continue
         colours = _COLOURS[kind]
         found[label] = Look(

@@ -17,6 +17,7 @@ from semantic.evaluation.summary import (
     POINT,
     Difference,
     difference,
+    differences,
     rows_at,
 )
 
@@ -187,13 +188,14 @@ def compare_at_equal_symbols(table: pl.DataFrame, summary: pl.DataFrame) -> list
             if is_lossy(other, second) and abs(spent / symbols - 1) <= EQUAL_SYMBOLS
         ]
         for first, second in pairs:
-            for metric in COMPARED:
-                measured = difference(
-                    by_point[name, first, channel, policy, snr_db],
-                    by_point[name, second, channel, policy, snr_db],
-                    metric,
-                )
-                if measured is not None:
-                    point = (name, channel, policy, snr_db)
-                    found.append(Comparison(None, point, first, second, metric, measured))
+            measured = differences(
+                by_point[name, first, channel, policy, snr_db],
+                by_point[name, second, channel, policy, snr_db],
+                COMPARED,
+            )
+            point = (name, channel, policy, snr_db)
+            found += [
+                Comparison(None, point, first, second, metric, one)
+                for metric, one in measured.items()
+            ]
     return found

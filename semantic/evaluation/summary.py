@@ -7,8 +7,9 @@ together. Every point of a set is resampled with the same draws.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -56,105 +57,130 @@ def summarise(table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
         ``<name>_low``, ``<name>_high``; ``chance_blank``, ``chance_unrelated`` and ``chance``, the larger.
         Null where nothing is known. Sorted by :data:`POINT`.
     """
-    groups = prepared(table).partition_by(POINT, maintain_order=True, as_dict=True)
-    lines = [
-        dict(zip(POINT, key, strict=True)) | _about(rows) | _estimates(rows, seed)
-        for key, rows in groups.items()
-    ]
-    floats = [name for name in lines[0] if name.endswith(("_low", "_high"))] if lines else []
-    summary = pl.DataFrame(lines, infer_schema_length=None)
-    return summary.with_columns(pl.col(floats).cast(pl.Float64)).sort(POINT, nulls_last=True)
+    ordered = prepared(table).sort(*POINT, "photo", "row", "seed", nulls_last=True)
+    about = ordered.group_by(POINT, maintain_order=True).agg(*_about())
+    sums, counts, points = _per_photo(ordered, (*MEANS, *_CHANCE), POINT)
+    first = np.flatnonzero(np.r_[True, points[1:] != points[:-1]])
+    pieces = zip(np.split(sums, first[1:]), np.split(counts, first[1:]), strict=True)
+    estimates = [_means(*piece, seed) | _kappa(*piece, seed) for piece in pieces]
+    schema = dict.fromkeys(estimates[0] if estimates else (), pl.Float64())
+    return pl.concat([about, pl.DataFrame(estimates, schema=schema)], how="horizontal")
 
 
 def prepared(table: pl.DataFrame) -> pl.DataFrame:
-    """Rows in a fixed order, exact copies with a finite PSNR."""
+    """Ready for means: exact copies have a finite PSNR, chance counts where there is an answer."""
     return table.with_columns(
         pl.when(pl.col("psnr_db").is_infinite())
         .then(EXACT_PSNR_DB)
-        .otherwise(pl.col("psnr_db"))
-        .alias("psnr_db")
-    ).sort(*POINT, "row", "seed", nulls_last=True)
+        .otherwise("psnr_db")
+        .alias("psnr_db"),
+        *(pl.when(pl.col("match").is_not_null()).then(name).alias(name) for name in _CHANCE),
+    )
 
 
-def _about(rows: pl.DataFrame) -> dict[str, object]:
-    coded = rows.filter(pl.col("status") != "unreachable")
-    return {
-        **{name: rows[name][0] for name in ("kind", "codec_id", "segment_length", "mcs")},
-        "rows": rows.height,
-        "questions": rows["row"].n_unique(),
-        "photos": rows["photo"].n_unique(),
-        "seeds": rows["seed"].n_unique(),
-        "unreachable": 1 - coded.height / rows.height,
-        "complete": _share(coded["status"] == "ok"),
-        "broken": _share(coded["status"].is_in(_BROKEN_ROWS)),
-    }
+def _about() -> list[pl.Expr]:
+    """What is counted of a point."""
+    coded = pl.col("status") != "unreachable"
+    status = pl.col("status").filter(coded)
+    return [
+        *(pl.col(name).first() for name in ("kind", "codec_id", "segment_length", "mcs")),
+        pl.len().alias("rows"),
+        pl.col("row").n_unique().alias("questions"),
+        pl.col("photo").n_unique().alias("photos"),
+        pl.col("seed").n_unique().alias("seeds"),
+        (~coded).mean().alias("unreachable"),
+        (status == "ok").mean().alias("complete"),
+        status.is_in(_BROKEN_ROWS).mean().alias("broken"),
+    ]
 
 
-def _share(found: pl.Series) -> float | None:
-    return float(found.sum()) / len(found) if len(found) else None
+def _per_photo(
+    ordered: pl.DataFrame, names: Sequence[str], keys: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint32]]:
+    """Sums and numbers of what is known of each photo of each point.
+
+    Args:
+        ordered: rows, those of a photo of a point together.
+        names: columns to add up.
+        keys: columns that tell points apart.
+
+    Returns:
+        Both ``[photos of points, names]``, and the number of the point ``[photos of points]``.
+    """
+    # In NumPy and in this order: the same table gives the same last digit.
+    values = ordered.select(pl.col(names).cast(pl.Float64)).to_numpy()
+    known = ~np.isnan(values)
+    ids = ordered.select(
+        pl.struct(*keys, "photo").rle_id().alias("photo"),
+        (pl.struct(*keys).rle_id() if keys else pl.lit(0, pl.UInt32)).alias("point"),
+    ).to_dict()
+    photo = ids["photo"].to_numpy()
+    starts = np.flatnonzero(np.r_[True, photo[1:] != photo[:-1]])[: len(photo)]
+    return (
+        np.add.reduceat(np.where(known, values, 0), starts, axis=0),
+        np.add.reduceat(known.astype(np.float64), starts, axis=0),
+        ids["point"].to_numpy()[starts],
+    )
 
 
-def _estimates(rows: pl.DataFrame, seed: int) -> dict[str, float | None]:
-    sums, counts = _per_photo(rows, MEANS)
+def _means(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], seed: int
+) -> dict[str, float | None]:
+    """Of one point: both ``[photos, names]``."""
     draws = photo_draws(len(sums), seed)
+    resampled = _ratios(draws @ sums, draws @ counts)
     found: dict[str, float | None] = {}
-    for name, mean, (low, high) in zip(
-        MEANS, _ratios(sums.sum(0), counts.sum(0)), _intervals(sums, counts, draws), strict=True
-    ):
-        found |= {name: _number(mean), f"{name}_low": low, f"{name}_high": high}
-    return found | _kappa(rows.filter(pl.col("match").is_not_null()), seed)
+    for number, name in enumerate(MEANS):
+        mean = _ratios(sums[:, number].sum(), counts[:, number].sum())
+        low, high = _ends(resampled[:, number])
+        found |= {name: _number(float(mean)), f"{name}_low": low, f"{name}_high": high}
+    return found
 
 
-def _kappa(rows: pl.DataFrame, seed: int) -> dict[str, float | None]:
-    """Only of rows with an answer, chance likewise."""
+def _kappa(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], seed: int
+) -> dict[str, float | None]:
+    """Likewise; photos without an answer are left out."""
     names = ("chance_blank", "chance_unrelated", "chance", "kappa", "kappa_low", "kappa_high")
     found: dict[str, float | None] = dict.fromkeys(names)
-    if rows.is_empty():
+    match, blank, unrelated = 0, len(MEANS), len(MEANS) + 1
+    answered = counts[:, match] > 0
+    if not answered.any():
         return found
-    blank, unrelated = (_share(rows[name].drop_nulls()) for name in _CHANCE)
-    floor = _CHANCE[1] if (unrelated or 0) > (blank or 0) else _CHANCE[0]
-    chance = max(blank or 0, unrelated or 0)
-    sums, counts = _per_photo(rows, ("match", floor))
-    per_photo = np.column_stack([counts[:, 0], sums])
-    value = kappa(float(sums[:, 0].sum() / counts[:, 0].sum()), chance)
+    sums, counts = sums[answered], counts[answered]
+    floors = {
+        column: _number(float(_ratios(sums[:, column].sum(), counts[:, column].sum())))
+        for column in (blank, unrelated)
+    }
+    floor = max(floors, key=lambda column: floors[column] or 0.0)
+    chance = floors[floor] or 0.0
+    per_photo = np.column_stack([counts[:, match], sums[:, match], sums[:, floor]])
+    value = kappa(float(sums[:, match].sum() / counts[:, match].sum()), chance)
     interval = (
         kappa_interval(per_photo, photo_draws(len(sums), seed)) if value is not None else None
     )
     low, high = interval or (None, None)
-    return dict(zip(names, (blank, unrelated, chance, value, low, high), strict=True))
+    return dict(zip(names, (*floors.values(), chance, value, low, high), strict=True))
 
 
-def _per_photo(
-    rows: pl.DataFrame, names: Sequence[str]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sums and numbers of what is known of each photo, both ``[photos, names]``."""
-    photos = rows.group_by("photo").agg(
-        pl.col(names).cast(pl.Float64).sum().name.suffix("_sum"),
-        pl.col(names).count().name.suffix("_count"),
-    )
-    photos = photos.sort("photo")  # the draws are by position
-    return (
-        photos.select(f"{name}_sum" for name in names).to_numpy().astype(np.float64),
-        photos.select(f"{name}_count" for name in names).to_numpy().astype(np.float64),
+def _ratios(sums: Any, counts: Any) -> NDArray[np.float64]:
+    """NaN where nothing is known."""
+    return np.divide(
+        sums, counts, out=np.full(np.shape(sums), np.nan), where=np.asarray(counts) != 0
     )
 
 
-def _ratios(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts != 0)
-
-
-def _intervals(
-    sums: NDArray[np.float64], counts: NDArray[np.float64], draws: NDArray[np.float64]
-) -> Iterator[tuple[float | None, float | None]]:
-    """95 % interval of every column's ``sum / count``; resamples that know nothing do not count."""
-    for column in _ratios(draws @ sums, draws @ counts).T:
-        known = column[~np.isnan(column)]
-        low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
-        yield _number(low), _number(high)
+def _ends(resampled: NDArray[np.float64]) -> tuple[float | None, float | None]:
+    """95 % interval; resamples that know nothing do not count."""
+    known = resampled[~np.isnan(resampled)]
+    if not len(known):
+        return None, None
+    low, high = np.percentile(known, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+    return None if math.isnan(value) else value
 
 
 @dataclass(frozen=True)
@@ -196,49 +222,68 @@ def difference(
     relative: bool = False,
     seed: int = 0,
 ) -> Difference | None:
-    """Difference of two systems at one point, paired picture by picture.
+    """One of :func:`differences`; None where the two share no row."""
+    return differences(first, second, [metric], relative=relative, seed=seed).get(metric)
+
+
+def differences(
+    first: pl.DataFrame,
+    second: pl.DataFrame,
+    metrics: Sequence[str],
+    *,
+    relative: bool = False,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Differences of two systems at one point, paired picture by picture.
 
     Args:
         first: rows of one system (:func:`rows_at`) of one set; those that only one has do not count.
         second: rows of the other.
-        metric: a column of numbers or truth values.
+        metrics: columns of numbers or truth values.
         relative: ``mean(first) / mean(second) - 1`` in place of ``mean(first) - mean(second)``.
         seed: of the bootstrap.
 
     Returns:
-        None where they share no row.
+        By metric; those that are known of no row of both are missing.
     """
-    keys = ("set", "row", "photo", "seed")
+    keys = ("photo", "row", "seed")
     both = (
         prepared(first)
-        .select(*keys, pl.col(metric).cast(pl.Float64).alias("first"))
-        .join(
-            prepared(second).select(*keys, pl.col(metric).cast(pl.Float64).alias("second")),
-            on=keys,
-            how="inner",
-        )
-        .drop_nulls(("first", "second"))
+        .select(*keys, *metrics)
+        .join(prepared(second).select(*keys, *metrics), on=keys, suffix="_second")
+        .sort(keys)
     )
-    if both.is_empty():
-        return None
-    sums, counts = _per_photo(both, ("first", "second"))
-    drawn = photo_draws(len(sums), seed)
-    a, b = (drawn @ sums).T / (drawn @ counts).T
+    found = {}
+    for metric in metrics:
+        pair = (metric, f"{metric}_second")
+        known = both.drop_nulls(pair)
+        if not known.is_empty():
+            one = _difference(known, pair, relative, seed)
+            if one is not None:
+                found[metric] = one
+    return found
+
+
+def _difference(
+    rows: pl.DataFrame, pair: tuple[str, str], relative: bool, seed: int
+) -> Difference | None:
+    sums, counts, _ = _per_photo(rows, pair, ())
     mean_a, mean_b = sums.sum(0) / counts.sum(0)
     if relative and mean_b == 0:
         return None
+    draws = photo_draws(len(sums), seed)
+    a, b = (draws @ sums).T / (draws @ counts).T
     # Resamples in which the second is nothing but zeros have no ratio.
-    usable = b != 0 if relative else np.ones(len(b), np.bool_)
-    values = (a[usable] / b[usable] - 1) if relative else a - b
-    low, high = np.percentile(values, [2.5, 97.5])
+    values = _ratios(a, b) - 1 if relative else a - b
+    low, high = np.nanpercentile(values, [2.5, 97.5])
     return Difference(
         float(mean_a / mean_b - 1 if relative else mean_a - mean_b),
         float(low),
         float(high),
         float(mean_a),
         float(mean_b),
-        both["row"].n_unique(),
-        both["photo"].n_unique(),
+        rows["row"].n_unique(),
+        len(sums),
     )
 
 

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from benchmarks.machine import machine
-from benchmarks.photos import AskedPhoto
 from benchmarks.rivals import code_photos
+from semantic.asked_photos import AskedPhoto
 from semantic.codec import Codec, picture_to_tensor
 from semantic.index_frame import FrameGeometry, IndexFrame
 from semantic.judge import Agreement, Judge, Reference, ask_reference

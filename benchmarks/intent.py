@@ -20,8 +20,8 @@ from PIL import Image
 from benchmarks.bootstrap import PhotoMean
 from benchmarks.machine import machine
 from benchmarks.named_objects import PERSON, NamedRegion, apart, askable
-from benchmarks.photos import DEFAULT_QUERY, PhotosError
 from blocks.modem import waveform as wf
+from semantic.asked_photos import DEFAULT_QUERY, PhotosError
 from semantic.codec import Codec
 from semantic.index_frame import FrameGeometry
 from semantic.metrics import psnr_db

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.photos import PhotosError, list_photos
+from semantic.asked_photos import PhotosError, list_photos
 from semantic.judge import RecognitionJudge
 from semantic.judges.agreement import another_each
 from semantic.pictures import load_picture

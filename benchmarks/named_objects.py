@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.photos import PhotosError
+from semantic.asked_photos import PhotosError
 
 # Share of the photo that an asked object may cover, and of itself that another may hide.
 SMALLEST, LARGEST = 0.02, 0.6

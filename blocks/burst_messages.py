@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from blocks.modem.demodulator import CodeBlock
 from blocks.modem.header import BurstHeader
 from blocks.pmt_arrays import array_to_pmt, pmt_to_array
-from semantic.index_frame import LLR_STEP
+from semantic.index_frame import quantise_llrs
 from semantic.link_statistics import BurstRecord, Fate
 
 _HEADER_KEYS = {name: pmt.intern(name) for name in BurstHeader.__dataclass_fields__}
@@ -47,12 +47,6 @@ class BurstMessage:
     bits: NDArray[np.uint8] = field(repr=False)
     llrs: NDArray[np.int8] = field(repr=False)
     fate: str
-
-
-def quantise_llrs(llrs: NDArray[np.float32]) -> NDArray[np.int8]:
-    """LLRs in nats to int8 steps of ``LLR_STEP``, saturating at +-127."""
-    steps = np.rint(llrs / LLR_STEP)
-    return np.minimum(np.maximum(steps, -127), 127).astype(np.int8)
 
 
 def to_pdu(header: BurstHeader, blocks: list[CodeBlock], record: BurstRecord) -> pmt.pmt_base:

@@ -47,7 +47,7 @@ def codec(
     as_json: options.Json = False,
 ) -> None:
     """Rate, fidelity, codebook usage, a judge's agreement and speed over photos."""
-    from benchmarks.photos import DEFAULT_QUERY, read_photos
+    from semantic.asked_photos import DEFAULT_QUERY, read_photos
     from semantic.index_frame import check_query
     from semantic.systems.picture_coders import PICTURE_CODERS
 

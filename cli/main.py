@@ -20,6 +20,7 @@ from cli import (
     demo,
     doctor,
     encode,
+    evaluate,
     exchange,
     grc_path,
     keys,
@@ -46,7 +47,7 @@ app = typer.Typer(
 _COMMANDS = (
     *(demo, loopback, encode, decode, radio, exchange, keys),
     *(record, replay, captures),
-    *(train, rungs, benchmark, plot, doctor, config, grc_path),
+    *(train, rungs, evaluate, plot, benchmark, doctor, config, grc_path),
 )
 for _module in _COMMANDS:
     _module.register(app)

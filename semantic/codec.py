@@ -20,7 +20,7 @@ from torch.nn import functional
 from semantic.allocation import allocate, cell_costs, importance
 from semantic.backbone import WeightsError
 from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_checkpoint
-from semantic.codec_config import PackagedTowers
+from semantic.codec_config import CodecConfig, PackagedTowers
 from semantic.index_frame import (
     FrameGeometry,
     IndexFrame,
@@ -38,7 +38,14 @@ FOCUS = 0.95
 # Where nobody says how many bits a picture may have.
 USUAL_BITS_PER_PIXEL = 1.0
 
-__all__ = ["Codec", "WeightsError", "load_codec", "picture_to_tensor", "tensor_to_picture"]
+__all__ = [
+    "Codec",
+    "WeightsError",
+    "find_device",
+    "load_codec",
+    "picture_to_tensor",
+    "tensor_to_picture",
+]
 
 
 class Codec:
@@ -78,6 +85,11 @@ class Codec:
     def image_size(self) -> int:
         """Side of the square picture in pixels."""
         return self.geometry.image_size
+
+    @property
+    def config(self) -> CodecConfig:
+        """What the codec is."""
+        return self._model.config
 
     def load_towers(self) -> None:
         """Load the frozen towers now, not with the first picture to encode.
@@ -303,7 +315,7 @@ def load_codec(
         WeightsError: a checkpoint or tower that is missing, damaged or another version, or a device
             that is not there.
     """
-    chosen = _device(device)
+    chosen = find_device(device)
     model, geometry, _ = read_checkpoint(checkpoint or EMBEDDED_CHECKPOINT)
     codec = Codec(model, geometry, chosen, amp=amp, compiled=compiled)
     if towers:
@@ -311,7 +323,12 @@ def load_codec(
     return codec
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of a name as of :func:`load_codec`.
+
+    Raises:
+        WeightsError: it is not there.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

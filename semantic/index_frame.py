@@ -382,6 +382,12 @@ class IndexFrame:
 LLR_STEP = 0.25
 
 
+def quantise_llrs(llrs: NDArray[np.float32]) -> NDArray[np.int8]:
+    """LLRs in nats to int8 steps of ``LLR_STEP``, saturating at +-127."""
+    steps = np.rint(llrs / LLR_STEP)
+    return np.minimum(np.maximum(steps, -127), 127).astype(np.int8)
+
+
 def check_query(query: str) -> str:
     """Return the query stripped of outer white space.
 

@@ -16,7 +16,12 @@ from pathlib import Path
 from semantic.judges.agreement import Agreement, Reference, ask_reference, kappa, matching
 from semantic.judges.answers import Answer, Judge, JudgeError, SelfCheck, refuse_same_judge
 from semantic.judges.llava import LlavaJudge
-from semantic.judges.recognition import RecognitionJudge
+from semantic.judges.recognition import (
+    RECOGNITION_JUDGES,
+    SELF_CHECKS,
+    RecognitionJudge,
+    read_recognition_config,
+)
 
 __all__ = [
     "Agreement",
@@ -39,7 +44,8 @@ def load_judge(name: str = "recognition", device: str = "cpu", *, self_check: bo
     """Load a judge.
 
     Args:
-        name: ``recognition``, or the folder of a Llava checkpoint.
+        name: ``recognition``, which scores; ``recognition_lite0``, the same over the codecs' own tower; or
+            the folder of a Llava checkpoint.
         device: where it computes.
         self_check: False skips the known question; for tests with random weights.
 
@@ -47,11 +53,12 @@ def load_judge(name: str = "recognition", device: str = "cpu", *, self_check: bo
         JudgeError: a folder that is no checkpoint, or a failed self-check.
         WeightsError: an embedded tower that is missing or damaged.
     """
-    if name == "recognition":
-        return RecognitionJudge(device=device) if self_check else RecognitionJudge(None, device, ())
+    if name in RECOGNITION_JUDGES:
+        checks = SELF_CHECKS if self_check else ()
+        return RecognitionJudge(read_recognition_config(name), device, checks, name)
     folder = Path(name)
     if not folder.is_dir():
         raise JudgeError(
-            f"{name}: no such judge; expected recognition or the folder of a checkpoint"
+            f"{name}: no such judge; expected {', '.join(RECOGNITION_JUDGES)} or the folder of a checkpoint"
         )
     return LlavaJudge(folder, device) if self_check else LlavaJudge(folder, device, self_check=())

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from semantic.evaluation.figure_pictures import picture_file
+from semantic.evaluation.files import picture_file
 from semantic.evaluation.table import make_table, sort_table, write_parquet
 
 PHOTOS = 24
@@ -22,6 +22,7 @@ SNR_DB = (0.0, 4.0, 8.0, 12.0, 20.0)
 SIDE = 64
 CODE_RATE = {"fixed": 0.5, "lowest": 0.25}
 MCS = {"fixed": 4, "lowest": 1}
+_PICTURE = ("set", "row", "system", "channel", "policy", "snr_db", "seed")
 CHANCE_BLANK, CHANCE_UNRELATED = 0.4, 0.3
 
 
@@ -73,7 +74,8 @@ def made_table(seed: int = 0, sets: tuple[str, ...] = ("animals",)) -> pl.DataFr
             }
             for row in range(PHOTOS * QUESTIONS)
         ]
-        chance = rng.random((len(pictures), 2)) < (CHANCE_BLANK, CHANCE_UNRELATED)
+        chance = rng.random((len(pictures), 2)) < (_PICTURE = ("set", "row", "system", "channel", "policy", "snr_db", "seed")
+CHANCE_BLANK, CHANCE_UNRELATED)
         for picture, (blank, unrelated) in zip(pictures, chance, strict=True):
             picture |= {"blank_match": bool(blank), "unrelated_match": bool(unrelated)}
         for law in LAWS:
@@ -167,7 +169,7 @@ def write_results(folder: Path, table: pl.DataFrame | None = None) -> Path:
     (folder / "notes.json").write_text(json.dumps(NOTES))
     rng = np.random.default_rng(1)
     for row in table.filter(pl.col("row") < 4, pl.col("snr_db") == 0).iter_rows(named=True):
-        file = picture_file(folder / "pictures", row)
+        file = picture_file(folder / "pictures", *(row[key] for key in _PICTURE))
         file.parent.mkdir(parents=True, exist_ok=True)
         noise = rng.integers(0, 256, (8, 8, 3), np.uint8)
         Image.fromarray(noise).resize((SIDE, SIDE)).save(file)
@@ -177,4 +179,13 @@ def write_results(folder: Path, table: pl.DataFrame | None = None) -> Path:
     return folder
 
 
-NOTES = {"command": "uoisc evaluate plan.yaml", "versions": {"python": "3.11"}, "seconds": 12.0}
+# As semantic.evaluation.run writes them.
+NOTES = {
+    "systems": {"UO-ISC": [], "Query-aware": ["no diffusion step: no weights"]},
+    "judge": {"name": "recognition", "identity": "0123abcd"},
+    "versions": {"python": "3.11.2", "torch": "2.6.0"},
+    "runs": [
+        {"cells_run": 10, "seconds": 12.5, "jobs": 2},
+        {"cells_run": 0, "seconds": 0.5, "jobs": 1},
+    ],
+}

@@ -19,8 +19,8 @@ from benchmarks.intent import (
     frame_symbols,
 )
 from benchmarks.named_objects import NamedRegion, read_named_regions
-from benchmarks.photos import PhotosError
 from blocks.modem import waveform as wf
+from semantic.asked_photos import PhotosError
 from semantic.codec import Codec, load_codec
 from semantic.demo_photos import load_photo
 from semantic.pictures import load_picture

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.burst_messages import END_MESSAGE, from_pdu, quantise_llrs, to_pdu
+from blocks.burst_messages import END_MESSAGE, from_pdu, to_pdu
 from blocks.modem.demodulator import CodeBlock
 from blocks.modem.header import BurstHeader
-from semantic.index_frame import LLR_STEP
+from semantic.index_frame import LLR_STEP, quantise_llrs
 from semantic.link_statistics import BurstRecord, Fate
 
 HEADER = BurstHeader(

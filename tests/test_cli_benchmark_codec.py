@@ -14,14 +14,14 @@ from safetensors.torch import save_file
 
 from benchmarks.codec import CodecReport, CodewordUse, benchmark_codec
 from benchmarks.judge_temperature import imagenet_ids, labelled_gain, object_gain, read_labelled
-from benchmarks.photos import (
+from cli.benchmark_codec import print_report
+from semantic.asked_photos import (
     DEFAULT_QUERY,
     AskedPhoto,
     PhotosError,
     read_photos,
     spread_evenly,
 )
-from cli.benchmark_codec import print_report
 from semantic.checkpoint import EMBEDDED_CHECKPOINT
 from semantic.codec import Codec, load_codec
 from semantic.demo_photos import describe_photo, load_photo, photo_names, photo_path

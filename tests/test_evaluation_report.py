@@ -96,7 +96,9 @@ def test_page_is_complete_and_the_same_each_time(table: pl.DataFrame, page: str)
     assert "![fig4a](images/fig4a.png)" in page
     assert "48 questions about 24 photos, 2 seeds" in page
     assert f"rows of the table: {table.height:,}" in page
-    assert "uoisc evaluate plan.yaml" in page
+    how = section(page, "How it was measured")
+    assert "  - Query-aware:\n    - no diffusion step: no weights\n" in how
+    assert "  - cells_run 10, seconds 12.5, jobs 2\n  - cells_run 0, seconds 0.5, jobs 1" in how
     for table_line in re.findall(r"(?m)^\|.*$", page):
         assert table_line.endswith("|")
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from benchmarks.bootstrap import PhotoMean
 from benchmarks.named_objects import NamedRegion, apart, askable, read_named_regions
-from benchmarks.photos import PhotosError
 from benchmarks.relevance import covered, figures, mass
+from semantic.asked_photos import PhotosError
 from semantic.backbone import Backbone, WeightsError, load_backbone
 from semantic.codec import picture_to_tensor
 from semantic.codec_config import PackagedTowers, read_recipe

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from semantic.evaluation import figure_style as style
+from semantic.evaluation.files import picture_file
 from semantic.evaluation.summary import CONTROLS, rows_at
 
 if TYPE_CHECKING:
@@ -21,18 +22,6 @@ _CELL_IN = 1.25
 _SNR_DB = 0.0  # the paper's
 _MISSING = "#e4e7ea"
 _WRONG = "#B03A00"
-
-
-def picture_file(folder: Path, row: Mapping[str, object]) -> Path:
-    """Where an evaluation keeps the picture that a row of its table is about."""
-    name = "--".join(
-        [
-            *(str(row[key]) for key in ("system", "channel", "policy")),
-            f"{row['snr_db']:g}",
-            str(row["seed"]),
-        ]
-    )
-    return folder / str(row["set"]) / str(row["row"]) / f"{name}.png"
 
 
 def draw_pictures(
@@ -102,7 +91,14 @@ def _grid(
                 _draw(one, None, "", style.INK)
                 continue
             row = found.row(0, named=True)
-            _draw(one, picture_file(folder, row), *_answer(row))
+            kept = picture_file(
+                folder,
+                *(
+                    row[key]
+                    for key in ("set", "row", "system", "channel", "policy", "snr_db", "seed")
+                ),
+            )
+            _draw(one, kept, *_answer(row))
     for one, label in zip(axes[0], ["source", *systems], strict=True):
         one.set_title(style.wrapped(label, 17), fontsize=8, color=style.INK)
     figure.suptitle(title, fontsize=10, color=style.INK)

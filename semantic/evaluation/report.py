@@ -366,23 +366,23 @@ def _how(table: pl.DataFrame, notes: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _bullets(data: Any, depth: int) -> list[str]:
-    """Nested notes as a nested list."""
+def _bullets(data: Mapping[str, Any], depth: int) -> list[str]:
+    """Nested notes as a nested list; what a list holds is one line each."""
     space = "  " * depth
-    if isinstance(data, Mapping):
-        lines = []
-        for key, value in data.items():
-            if isinstance(value, (Mapping, list)) and value:
-                lines += [f"{space}- {key}:", *_bullets(value, depth + 1)]
-            else:
-                lines.append(f"{space}- {key}: {_plain(value)}")
-        return lines
-    if isinstance(data, list):
-        return [line for item in data for line in _bullets(item, depth)]
-    return [f"{space}- {_plain(data)}"]
+    lines = []
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            lines += [f"{space}- {key}:", *_bullets(value, depth + 1)]
+        elif isinstance(value, list) and value:
+            lines += [f"{space}- {key}:", *(f"{space}  - {_plain(item)}" for item in value)]
+        else:
+            lines.append(f"{space}- {key}: {_plain(value)}")
+    return lines
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(one)}" for key, one in value.items())
     if isinstance(value, float):
         return f"{value:.6g}"
     return "none" if value in (None, [], {}) else str(value)

@@ -18,7 +18,8 @@ from PIL import Image
 from semantic.judges.answers import Answer, Judge
 
 _RESAMPLES = 2000
-_GREY = (128, 128, 128)
+# What is judged where nothing was received.
+GREY = (128, 128, 128)
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def ask_reference(
     photo = np.array([numbers.setdefault(id(source), len(numbers)) for source in sources])
     first = [int(np.argmax(photo == number)) for number in range(len(numbers))]
     others = another_each(len(numbers), seed)
-    grey = Image.new("RGB", sources[0].size, _GREY)
+    grey = Image.new("RGB", sources[0].size, GREY)
     asked = [*sources, *[grey] * len(sources)]
     if others is not None:
         asked += [sources[first[others[number]]] for number in photo]

@@ -2,8 +2,9 @@
 
 ``answer = argmax over classes of p(class | picture) * softmax(similarity(class name, query) / tau)``
 
-p comes from EfficientNet-Lite2, a network that no codec here sees with or is trained by; the similarity
-from MiniLM-L6 sentence vectors. It cannot say yes or no, count, or name a colour: it says which of the
+p comes from EfficientNet-Lite2, a network that no codec here sees with or is trained by (or, as
+``recognition_lite0``, from the one that codecs do see with: not to score them); the similarity from
+MiniLM-L6 sentence vectors. It cannot say yes or no, count, or name a colour: it says which of the
 1000 ImageNet classes it sees, and leans towards those that the question is about.
 """
 
@@ -24,7 +25,6 @@ from semantic.backbone import load_backbone, read_classifier, towers_digest
 from semantic.codec_config import ImageTowerConfig, PackagedTowers, TextTowerConfig
 from semantic.judges.answers import Answer, SelfCheck, check_pairs, run_self_checks
 
-_CONFIG_FILE = Path(__file__).with_name("recognition.yaml")
 _BATCH = 16
 _TEXT_BATCH = 100
 
@@ -53,9 +53,14 @@ class RecognitionConfig(BaseModel):
     temperature: float = Field(gt=0)
 
 
-def read_recognition_config() -> RecognitionConfig:
-    """The shipped configuration."""
-    return RecognitionConfig.model_validate(yaml.safe_load(_CONFIG_FILE.read_text("utf-8")))
+# The judge that scores, and another network for whoever must not be that one.
+RECOGNITION_JUDGES = ("recognition", "recognition_lite0")
+
+
+def read_recognition_config(name: str = RECOGNITION_JUDGES[0]) -> RecognitionConfig:
+    """The shipped configuration of one of :data:`RECOGNITION_JUDGES`."""
+    file = Path(__file__).with_name(f"{name}.yaml")
+    return RecognitionConfig.model_validate(yaml.safe_load(file.read_text("utf-8")))
 
 
 class RecognitionJudge:
@@ -65,20 +70,21 @@ class RecognitionJudge:
         config: None means the shipped one.
         device: where to compute.
         self_check: questions that it must answer rightly before anything else; empty to skip.
+        name: for reports.
 
     Raises:
         WeightsError: a package that is missing, damaged or another version.
         JudgeError: the self-check failed.
     """
 
-    name = "recognition"
-
     def __init__(
         self,
         config: RecognitionConfig | None = None,
         device: str | torch.device = "cpu",
         self_check: Sequence[SelfCheck] = SELF_CHECKS,
+        name: str = RECOGNITION_JUDGES[0],
     ) -> None:
+        self.name = name
         self.config = config or read_recognition_config()
         towers = PackagedTowers(
             kind="packaged",

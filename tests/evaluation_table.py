@@ -74,8 +74,7 @@ def made_table(seed: int = 0, sets: tuple[str, ...] = ("animals",)) -> pl.DataFr
             }
             for row in range(PHOTOS * QUESTIONS)
         ]
-        chance = rng.random((len(pictures), 2)) < (_PICTURE = ("set", "row", "system", "channel", "policy", "snr_db", "seed")
-CHANCE_BLANK, CHANCE_UNRELATED)
+        chance = rng.random((len(pictures), 2)) < (CHANCE_BLANK, CHANCE_UNRELATED)
         for picture, (blank, unrelated) in zip(pictures, chance, strict=True):
             picture |= {"blank_match": bool(blank), "unrelated_match": bool(unrelated)}
         for law in LAWS:

@@ -9,7 +9,7 @@ BIN = .venv/bin
 WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=2 $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-slow lint bench results captures clean
+.PHONY: help setup demo test test-slow lint bench photos results captures clean
 help:
 	@echo 'make setup      install what is missing (apt, pip), make .venv'
 	@echo 'make demo       a photo, two questions, three SNRs -> output/demo'
@@ -44,9 +44,14 @@ bench: setup
 
 # Photos are not part of this repository. A second run only computes what is missing.
 DATA ?= ../shared/data
-results: setup
-	@test -d '$(DATA)/coco_vqa/images' || { echo "error: $(DATA)/coco_vqa/images is no folder: say where the photos lie, make results DATA=..." >&2; exit 1; }
-	$(BIN)/uoisc evaluate semantic/configs/evaluation_reduced.yaml --output output/results
+PLAN ?= semantic/configs/evaluation_reduced.yaml
+photos:
+	@test -d '$(DATA)/coco_vqa/images' && test -d '$(DATA)/imagenet_samples' || { \
+	    echo "error: $(DATA): expected coco_vqa/images and imagenet_samples there; make results DATA=FOLDER says where the photos lie" >&2; \
+	    exit 1; }
+
+results: photos setup
+	$(BIN)/uoisc evaluate $(PLAN) --output output/results --data animals=$(DATA)/coco_vqa --data imagenet=$(DATA)/imagenet_samples
 	$(BIN)/uoisc plot output/results --output docs/images/results --report docs/results.md
 
 captures: setup

@@ -56,7 +56,7 @@ _COLOURS = {
 }
 _MARKERS = "osD^vP<>X"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)))
-_CONTROLS: dict[str, Any] = {
+_CONTROLS: dict[str, tuple[str, Any]] = {
     "blank": (GREY, (0, (4, 2))),
     "wrong_picture": ("#3d434a", (0, (1.5, 1.5))),
 }
@@ -91,7 +91,7 @@ def looks(summary: pl.DataFrame) -> dict[str, Look]:
     for kind, label in sorted(systems, key=lambda system: (order.index(system[0]), system[1])):
         number, seen[kind] = seen[kind], seen[kind] + 1
         if kind in CONTROLS:
-            found[label] = Look(label, kind, *_CONTROLS[kind], "")
+            found[label] = Look(label, kind, *_CONTROLS[kind], marker="")
             continue
         colours = _COLOURS[kind]
         found[label] = Look(

@@ -117,9 +117,10 @@ def draw_metrics(
 
 def _keep_range(axes: Axes, part: pl.DataFrame) -> None:
     """Exact copies leave the panel at the top, or nobody could read the rest."""
-    lossy = part.filter(pl.col("psnr_db") < _LOSSY_DB)["psnr_db"]
-    if len(lossy) and part["psnr_db"].max() > _LOSSY_DB:  # type: ignore[operator]
-        axes.set_ylim(top=lossy.max() + 4)  # type: ignore[operator]
+    values = part["psnr_db"].drop_nulls().to_list()
+    lossy = [value for value in values if value < _LOSSY_DB]
+    if lossy and len(lossy) < len(values):
+        axes.set_ylim(top=max(lossy) + 4)
         axes.set_ylabel("PSNR (dB)\nexact copies lie above", fontsize=9)
 
 
@@ -233,8 +234,12 @@ def draw_symbols(part: pl.DataFrame, looks: Mapping[str, style.Look], title: str
         family = once.filter(pl.col("system").is_in(labels)).sort("segment_length")
         look = looks[labels[0]]
         lengths = family["segment_length"].to_list()
-        _lengths_line(axes[0, 0], lengths, family["symbols"], look, f"{name}, all symbols")
-        _lengths_line(axes[0, 0], lengths, family["payload_symbols"], look, f"{name}, payload")
+        _lengths_line(
+            axes[0, 0], lengths, family["symbols"].to_list(), look, f"{name}, all symbols"
+        )
+        _lengths_line(
+            axes[0, 0], lengths, family["payload_symbols"].to_list(), look, f"{name}, payload"
+        )
         _draw_rivals(axes[0, 0], once, looks)
         axes[0, 0].set_title(f"{title}, measured", fontsize=9, color=style.INK)
     paper = payload_symbols()
@@ -307,14 +312,15 @@ def draw_rates(part: pl.DataFrame, title: str) -> Figure | str:
     x_edges = _edges(sorted(set(sent["snr_db"])))
     levels = sorted(set(sent["symbols"].round(0)))
     y_edges = np.array([*levels, levels[-1] * 1.3])
-    mesh = None
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    scale = ScalarMappable(Normalize(0, 1), _KAPPA_COLOURS)
     for row, kind in zip(axes, kinds, strict=True):
         for one, policy in zip(row, policies, strict=True):
             points = rows_at(sent, kind=kind, policy=policy)
             best = best_within(points, sorted(set(sent["snr_db"])), levels)
-            mesh = one.pcolormesh(
-                x_edges, y_edges, best, cmap=_KAPPA_COLOURS, vmin=0, vmax=1, shading="flat"
-            )
+            one.pcolormesh(x_edges, y_edges, best, cmap=scale.cmap, norm=scale.norm, shading="flat")
             one.plot(
                 points["snr_db"], points["symbols"], "o", ms=2.6, mfc="w", mec=style.INK, mew=0.6
             )
@@ -323,7 +329,7 @@ def draw_rates(part: pl.DataFrame, title: str) -> Figure | str:
             one.grid(visible=False)
         row[0].set_ylabel(f"{style.SYSTEM_KINDS[kind]}\nsymbols per picture", fontsize=9)
     _name_columns(figure, axes, policies, title)
-    bar = figure.colorbar(mesh, ax=list(axes.flat), aspect=30, fraction=0.04)
+    bar = figure.colorbar(scale, ax=list(axes.flat), aspect=30, fraction=0.04)
     bar.set_label("kappa, best for at most so many symbols", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     return figure

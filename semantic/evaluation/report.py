@@ -94,16 +94,14 @@ def _measured(summary: pl.DataFrame) -> str:
     sets = []
     for name in summary["set"].unique(maintain_order=True):
         part = rows_at(summary, set=name)
-        counts = f"{part['questions'].max()} questions about {part['photos'].max()} photos"
-        sets.append(f"*{name}* ({counts}, {_seeds(part['seeds'].max())})")
+        questions, photos, seeds = (max(part[one]) for one in ("questions", "photos", "seeds"))
+        sets.append(
+            f"*{name}* ({questions} questions about {photos} photos, {seeds} seed{'s'[: seeds > 1]})"
+        )
     systems = summary["system"].n_unique()
-    snr_db = summary["snr_db"].drop_nulls()
-    air = f"Es/N0 {snr_db.min():g} to {snr_db.max():g} dB" if len(snr_db) else "no channel"
+    snr_db = summary["snr_db"].drop_nulls().to_list()
+    air = f"Es/N0 {min(snr_db):g} to {max(snr_db):g} dB" if snr_db else "no channel"
     return f"{'; '.join(sets)}; {systems} systems; {air}."
-
-
-def _seeds(count: Any) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _claims(found: Sequence[Comparison]) -> str:

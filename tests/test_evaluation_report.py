@@ -30,7 +30,7 @@ def summary(table: pl.DataFrame) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def page(table: pl.DataFrame, summary: pl.DataFrame) -> str:
-    return make_report(table, summary, NOTES, {"fig4a": "images/fig4a.png"})
+    return make_report(table, summary, NOTES, {"fig4a-animals-awgn": "images/fig4a.png"})
 
 
 def section(page: str, title: str) -> str:
@@ -91,9 +91,12 @@ def test_equal_symbols_leave_out_ablations_and_lossless(
 
 def test_page_is_complete_and_the_same_each_time(table: pl.DataFrame, page: str) -> None:
     again = made_table().sample(fraction=1, shuffle=True, seed=5)
-    assert make_report(again, summarise(again), NOTES, {"fig4a": "images/fig4a.png"}) == page
+    assert (
+        make_report(again, summarise(again), NOTES, {"fig4a-animals-awgn": "images/fig4a.png"})
+        == page
+    )
     assert not re.search(r"\$\w|\bnan\b|\bNone\b|\{\w*\}", page)
-    assert "![fig4a](images/fig4a.png)" in page
+    assert "![fig4a-animals-awgn](images/fig4a.png)\n\n*Fig. 4a: " in page
     assert "48 questions about 24 photos, 2 seeds" in page
     assert f"rows of the table: {table.height:,}" in page
     how = section(page, "How it was measured")

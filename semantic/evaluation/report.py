@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -50,6 +51,15 @@ _DIGITS = {
     "feature_distance": 4,
 }
 _NOTHING = "-"
+_CAPTIONS = {
+    "fig3": "Fig. 3 of the paper: what is received, and what the judge says of it",
+    "fig4a": "Fig. 4a: answer match rate and kappa against Es/N0",
+    "fig4b": "Fig. 4b: user-intent relevance loss against Es/N0",
+    "fig5": "Fig. 5: relevance loss and kappa against the segment length d",
+    "fig6": "Fig. 6: symbols per picture against the segment length d",
+    "quality": "PSNR, MS-SSIM and feature distance against Es/N0",
+    "rates": "Kappa against Es/N0 and symbols per picture; dots are what was measured",
+}
 
 
 def make_report(
@@ -64,7 +74,8 @@ def make_report(
         table: rows of an evaluation.
         summary: :func:`semantic.evaluation.summary.summarise` of it.
         notes: what the run says about itself (``notes.json``).
-        figures: where pictures lie, relative to the page, by what they show.
+        figures: where they lie, relative to the page, by their names in
+            :class:`semantic.evaluation.figures.Gallery`.
     """
     comparisons = compare_at_equal_symbols(table, summary)
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
@@ -78,8 +89,7 @@ def make_report(
         tables=_tables(summary),
         policy_table=POLICY_NAMES["table"],
         monotone=_monotone(summary),
-        figures="\n\n".join(f"![{text}]({path})" for text, path in figures.items())
-        or "None drawn.",
+        figures="\n\n".join(starmap(_figure, figures.items())) or "None drawn.",
         how=_how(table, notes),
     )
 
@@ -88,6 +98,11 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown; the first column on the left, the others on the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _figure(name: str, path: str) -> str:
+    kind, _, where = name.partition("-")
+    return f"![{name}]({path})\n\n*{_CAPTIONS[kind]} ({where})*"
 
 
 def _measured(summary: pl.DataFrame) -> str:

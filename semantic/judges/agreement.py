@@ -104,9 +104,9 @@ class Reference:
 @lru_cache(maxsize=8)
 def photo_draws(photos: int, seed: int) -> NDArray[np.float64]:
     """How often each resample of a bootstrap holds each photo: ``[resamples, photos]``."""
-    draws = np.random.default_rng(seed).multinomial(photos, np.full(photos, 1 / photos), _RESAMPLES)
-    draws = draws.astype(np.float64)
-    draws.flags.writeable = False
+    share = np.full(photos, 1 / photos)
+    draws = np.random.default_rng(seed).multinomial(photos, share, _RESAMPLES).astype(np.float64)
+    draws.flags.writeable = False  # shared by all who ask
     return draws
 
 

@@ -44,7 +44,7 @@ bench: setup
 
 # Photos are not part of this repository. A second run only computes what is missing.
 DATA ?= ../shared/data
-PLAN ?= semantic/configs/evaluation_reduced.yaml
+PLAN ?= semantic/evaluation/plans/reduced.yaml
 photos:
 	@test -d '$(DATA)/coco_vqa/images' && test -d '$(DATA)/imagenet_samples' || { \
 	    echo "error: $(DATA): expected coco_vqa/images and imagenet_samples there; make results DATA=FOLDER says where the photos lie" >&2; \

@@ -1,4 +1,4 @@
-"""``uoisc evaluate``: a plan's grid of systems, channels, rates and Es/N0, over the real modem, as one table."""
+"""``uoisc evaluate``: a plan's grid of systems, channels and code rates over the real modem, as one table."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from semantic.evaluation.files import picture_file
+from semantic.evaluation.figure_pictures import received_file
 from semantic.evaluation.table import make_table, sort_table, write_parquet
 
 PHOTOS = 24
@@ -22,7 +22,6 @@ SNR_DB = (0.0, 4.0, 8.0, 12.0, 20.0)
 SIDE = 64
 CODE_RATE = {"fixed": 0.5, "lowest": 0.25}
 MCS = {"fixed": 4, "lowest": 1}
-_PICTURE = ("set", "row", "system", "channel", "policy", "snr_db", "seed")
 CHANCE_BLANK, CHANCE_UNRELATED = 0.4, 0.3
 
 
@@ -168,7 +167,7 @@ def write_results(folder: Path, table: pl.DataFrame | None = None) -> Path:
     (folder / "notes.json").write_text(json.dumps(NOTES))
     rng = np.random.default_rng(1)
     for row in table.filter(pl.col("row") < 4, pl.col("snr_db") == 0).iter_rows(named=True):
-        file = picture_file(folder / "pictures", *(row[key] for key in _PICTURE))
+        file = received_file(folder / "pictures", row)
         file.parent.mkdir(parents=True, exist_ok=True)
         noise = rng.integers(0, 256, (8, 8, 3), np.uint8)
         Image.fromarray(noise).resize((SIDE, SIDE)).save(file)

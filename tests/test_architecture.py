@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import re
 import shutil
 import subprocess
@@ -111,9 +112,11 @@ def test_what_is_imported_is_declared() -> None:
         if graph.is_module_squashed(module) and module not in sys.stdlib_module_names
     }
     imported -= {"gnuradio", "pmt"}  # from the system, see scripts/setup.sh
+    project = PYPROJECT["project"]
+    extras = [value for key, value in project["optional-dependencies"].items() if key != "dev"]
     declared = {
         re.match(r"[\w-]+", requirement)[0].lower().replace("_", "-")  # type: ignore[index]
-        for requirement in PYPROJECT["project"]["dependencies"]
+        for requirement in itertools.chain(project["dependencies"], *extras)
     }
     # A system's own packages (apt) may come without the list of their files: these may be such.
     system = {"numpy": ["numpy"], "yaml": ["pyyaml"], "zmq": ["pyzmq"], "PIL": ["pillow"]}
@@ -121,7 +124,8 @@ def test_what_is_imported_is_declared() -> None:
     missing = {
         module
         for module in imported
-        if not {name.lower().replace("_", "-") for name in distributions[module]} & declared
+        if not {name.lower().replace("_", "-") for name in distributions.get(module, [module])}
+        & declared
     }
     assert not missing
 

@@ -119,8 +119,19 @@ def test_another_network_than_the_codecs(judge: RecognitionJudge) -> None:
         refuse_same_judge(judge, judge.identity)
 
 
+def test_a_second_judge_is_another_one(judge: RecognitionJudge) -> None:
+    """It answers at a transmitter, so it must be one that the judge that scores is not."""
+    second = load_judge("recognition_lite0")
+    assert second.name == "recognition_lite0"
+    assert second.identity != judge.identity
+    (answer,) = second.answer([load_photo("chelsea", 160)], ["Is this a cat?"])
+    assert answer.text == "tiger cat"
+
+
 def test_unknown_judge() -> None:
-    with pytest.raises(JudgeError, match=r"no-such-folder.*recognition or the folder"):
+    with pytest.raises(
+        JudgeError, match=r"no-such-folder.*recognition, recognition_lite0 or the folder"
+    ):
         load_judge("no-such-folder")
 
 

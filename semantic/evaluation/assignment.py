@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +186,11 @@ def _judge(name: str, device: str) -> Judge:
     return load_judge(name, str(find_device(device)))
 
 
+@lru_cache(maxsize=1)
+def _meter(judge: str, image_size: int, device: str) -> Meter:
+    return Meter(_judge(judge, device), image_size, find_device(device))
+
+
 @cache
 def _system(spec: CodedSpec, device: str) -> System:
     return make_system(spec, device)
@@ -199,12 +204,11 @@ class Workplace:
     _rows: dict[str, list[AskedPhoto]] = field(default_factory=dict)
     _sources: dict[str, list[Image.Image]] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def meter(self) -> Meter:
         """With judge, towers and all."""
         task = self.assignment
-        judge = _judge(task.plan.judge, task.device)
-        return Meter(judge, task.image_size, find_device(task.device))
+        return _meter(task.plan.judge, task.image_size, task.device)
 
     def system(self, label: str) -> System:
         """One that sends something."""
@@ -223,6 +227,10 @@ class Workplace:
         if data_set not in self._rows:
             self._rows[data_set] = read_rows(self.assignment.data_set(data_set))
         return self._rows[data_set]
+
+    def queries(self, data_set: str) -> list[str]:
+        """One per row."""
+        return [row.question for row in self.rows(data_set)]
 
     def sources(self, data_set: str) -> list[Image.Image]:
         """One per row; rows about one photo hold the same object."""

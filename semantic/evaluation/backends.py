@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from joblib import Parallel, delayed, parallel_config
@@ -16,9 +16,30 @@ class BackendError(RuntimeError):
     """Ray is not installed, or its cluster cannot be reached."""
 
 
+class Workers(Parallel):
+    """joblib's pool, which says how far it is.
+
+    Its generators would do so too, but Ray's backend has none.
+    """
+
+    report: Callable[[int], None] | None = None
+
+    def print_progress(self) -> None:
+        """Called by joblib after every task, perhaps in a thread of its own."""
+        if self.report is not None:
+            self.report(self.n_completed_tasks)
+
+    def run(
+        self, step: Callable[..., None], calls: list[tuple[Any, ...]], report: Callable[[int], None]
+    ) -> None:
+        """Call ``step`` with each of the arguments; ``report`` hears how many calls are done."""
+        self.report = report
+        self(delayed(step)(*call) for call in calls)
+
+
 @contextlib.contextmanager
-def workers(backend: BackendName, jobs: int, ray_address: str | None = None) -> Iterator[Parallel]:
-    """A pool that yields results as they are finished, in any order.
+def workers(backend: BackendName, jobs: int, ray_address: str | None = None) -> Iterator[Workers]:
+    """Workers that stay, with what they have loaded, until the end.
 
     Args:
         backend: ``process``, or ``ray``.
@@ -36,14 +57,8 @@ def workers(backend: BackendName, jobs: int, ray_address: str | None = None) -> 
         else:
             # No threads inside: as many processes as cores are enough.
             stack.enter_context(parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1))
-        # One at a time: a step takes seconds, and the slow ones should not queue behind each other.
-        pool = Parallel(batch_size=1, pre_dispatch="2*n_jobs", return_as="generator_unordered")
-        yield stack.enter_context(pool)
-
-
-def run_all(pool: Parallel, function: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-    """Results of a function as they come."""
-    yield from pool(delayed(function)(*one) for one in arguments)
+        # One at a time: a step takes seconds, and no worker should sit on several while others are idle.
+        yield stack.enter_context(Workers(batch_size=1))
 
 
 @contextlib.contextmanager
@@ -53,15 +68,15 @@ def _ray(jobs: int, address: str | None) -> Iterator[None]:
         from ray.util.joblib import register_ray
     except ImportError:
         raise BackendError("Ray is not installed; pip install 'uoisc-air[ray]'") from None
-    place: dict[str, Any] = (
-        {"address": address}
-        if address
-        else {
+    place: dict[str, Any] = {"address": address}
+    if address is None:
+        place = {
             "num_cpus": jobs,
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
+            # As much of the cores as joblib's processes get; by default Ray's stand back for all others.
+            "_system_config": {"worker_niceness": 0},
         }
-    )
     try:
         ray.init(logging_level=logging.WARNING, log_to_driver=False, **place)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from semantic.evaluation import figure_style as style
-from semantic.evaluation.files import picture_file
+from semantic.evaluation.cells import Cell
+from semantic.evaluation.kept_pictures import picture_file
 from semantic.evaluation.summary import CONTROLS, rows_at
 
 if TYPE_CHECKING:
@@ -22,6 +23,13 @@ _CELL_IN = 1.25
 _SNR_DB = 0.0  # the paper's
 _MISSING = "#e4e7ea"
 _WRONG = "#B03A00"
+
+
+def received_file(folder: Path, row: Mapping[str, Any]) -> Path:
+    """Where an evaluation keeps the picture that a row of its table is about."""
+    place = (row[key] for key in ("set", "system", "channel", "snr_db", "mcs"))
+    cell = Cell(*place, policies=(row["policy"],), seed=row["seed"])
+    return picture_file(folder, cell, row["policy"], row["row"])
 
 
 def draw_pictures(
@@ -91,13 +99,7 @@ def _grid(
                 _draw(one, None, "", style.INK)
                 continue
             row = found.row(0, named=True)
-            kept = picture_file(
-                folder,
-                *(
-                    row[key]
-                    for key in ("set", "row", "system", "channel", "policy", "snr_db", "seed")
-                ),
-            )
+            kept = received_file(folder, row)
             _draw(one, kept, *_answer(row))
     for one, label in zip(axes[0], ["source", *systems], strict=True):
         one.set_title(style.wrapped(label, 17), fontsize=8, color=style.INK)

@@ -27,18 +27,3 @@ def atomic_write(path: Path, write: Callable[[IO[bytes]], object] | bytes) -> No
     finally:
         with contextlib.suppress(OSError):  # gone already when all went well
             temporary.unlink()
-
-
-def picture_file(
-    pictures: Path,
-    data_set: str,
-    row: int,
-    system: str,
-    channel: str,
-    policy: str,
-    snr_db: float | None,
-    seed: int,
-) -> Path:
-    """Where a received picture is kept, in the folder ``pictures`` of the results."""
-    snr = "none" if snr_db is None else f"{snr_db:g}"
-    return pictures / data_set / str(row) / f"{system}--{channel}--{policy}--{snr}--{seed}.png"

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from semantic.backbone import load_backbone
 from semantic.codec import picture_to_tensor
-from semantic.codec_config import IntentConfig, PackagedTowers
-from semantic.intent_judge import intent_distances, load_intent_judge, whole_side
+from semantic.codec_config import PackagedTowers
+from semantic.intent_judge import TowerIntentJudge, intent_distances, whole_side
 from semantic.judge import Answer, Judge
 from semantic.judges.recognition import read_recognition_config
 from semantic.metrics import ms_ssim, psnr_db
@@ -44,6 +44,11 @@ class Quality:
     answer_without_query: str | None
 
 
+def feature_tower() -> str:
+    """Which tower :class:`FeatureDistance` sees with, for reports."""
+    return f"{read_recognition_config().classifier.timm_model}, strides 2 to 32"
+
+
 class FeatureDistance:
     """How far two pictures are apart in the features of the embedded judge's image tower.
 
@@ -61,7 +66,6 @@ class FeatureDistance:
         towers = PackagedTowers(
             kind="packaged", image_tower=config.classifier, text_tower=config.text_tower
         )
-        self.name = f"{config.classifier.timm_model}, strides 2 to 32"
         self._side = whole_side(image_size)
         self._backbone = load_backbone(towers, _STRIDES, self._side).to(device)
 
@@ -94,13 +98,15 @@ class Meter:
     def __init__(self, judge: Judge, image_size: int, device: str | torch.device = "cpu") -> None:
         self.judge = judge
         self.features = FeatureDistance(image_size, device)
-        self.intent = load_intent_judge(IntentConfig(weight=1.0), image_size, device)
+        self.intent = TowerIntentJudge(image_size).to(device)
         self._device = torch.device(device)
 
     def measure(
         self, sources: Sequence[Image.Image], shown: Sequence[Image.Image], queries: Sequence[str]
     ) -> list[Quality]:
         """One of each per row; pictures are RGB squares of the meter's side."""
+        if not sources:
+            return []
         rows = range(len(sources))
         distances: list[float] = []
         losses: list[float] = []

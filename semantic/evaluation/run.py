@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
@@ -21,13 +21,14 @@ from typing import Any
 import polars as pl
 
 from semantic.evaluation.assignment import Assignment, assign
-from semantic.evaluation.backends import BackendName, run_all, workers
+from semantic.evaluation.backends import BackendName, workers
+from semantic.evaluation.cell_run import run_cell
 from semantic.evaluation.cells import enumerate_cells
 from semantic.evaluation.files import atomic_write
 from semantic.evaluation.plan import Plan, PlanError, dump_plan, first_difference, load_plan
-from semantic.evaluation.steps import encode, refer, run_cell
+from semantic.evaluation.preparation import encode, refer
+from semantic.evaluation.quality import feature_tower
 from semantic.evaluation.table import read_table, sort_table, write_csv, write_parquet
-from semantic.judges.recognition import read_recognition_config
 
 # What is done ("reference", "encode", "cells"), steps done, out of how many.
 Progress = Callable[[str, int, int], None]
@@ -86,11 +87,12 @@ def evaluate(
     sets = [one.label for one in plan.sets]
     with workers(backend, jobs, ray_address) as pool:
 
-        def do(what: str, step: Any, arguments: list[tuple[Any, ...]]) -> None:
-            progress(what, 0, len(arguments))
-            calls = [(assignment, *one) for one in arguments]
-            for done, _ in enumerate(run_all(pool, step, calls), 1):
+        def do(what: str, step: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
+            def report(done: int) -> None:
                 progress(what, done, len(arguments))
+
+            report(0)
+            pool.run(step, [(assignment, *one) for one in arguments], report)
 
         do("reference", refer, [(one,) for one in sets])
         coded = [system.label for system in plan.coded]
@@ -125,7 +127,7 @@ def _write_notes(assignment: Assignment, outcome: Outcome, jobs: int, backend: s
     notes = {
         "systems": {label: list(facts.notes) for label, facts in assignment.systems.items()},
         "judge": {"name": plan.judge, "identity": assignment.judge_identity},
-        "feature_distance": f"{read_recognition_config().classifier.timm_model}, strides 2 to 32",
+        "feature_distance": feature_tower(),
         "intent_loss": "eq. (11), the codec's own frozen tower (semantic.intent_judge)",
         "sets": {
             one.label: {"photos_and_questions": assignment.set_digests[one.label]}

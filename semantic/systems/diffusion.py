@@ -7,12 +7,14 @@ that comes with it is run, nothing is fetched.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from semantic.backbone import quiet_offline
 from semantic.systems.system import UnavailableError
@@ -31,10 +33,6 @@ class Redrawer:
         steps: of the noise schedule, of which the share ``strength`` is run.
         seed: of the noise, the same for every picture.
 
-    Attributes:
-        name: class of the pipeline.
-        refuses: True where it brings a safety checker, whose refusals are shown as they came.
-
     Raises:
         UnavailableError: diffusers is not installed, or the folder holds no such pipeline.
     """
@@ -44,14 +42,22 @@ class Redrawer:
     ) -> None:
         self._settings = {"strength": strength, "num_inference_steps": steps}
         self._seed = seed
-        self._pipeline = _load(folder, torch.float16 if device.type == "cuda" else torch.float32)
-        self._pipeline.to(device)
+        self._pipeline = _load(folder, device)
         self._side = _native_side(self._pipeline, folder)
-        self.name = type(self._pipeline).__name__
-        self.refuses = getattr(self._pipeline, "safety_checker", None) is not None
+
+    def notes(self) -> list[str]:
+        """What a report must say about it, a clause each."""
+        how = f"{type(self._pipeline).__name__} redraws at {self._side}x{self._side} pixels"
+        found = [
+            f"{how}, strength {self._settings['strength']:g}, "
+            f"{self._settings['num_inference_steps']} steps, seed {self._seed}"
+        ]
+        if getattr(self._pipeline, "safety_checker", None) is not None:
+            found.append("what the pipeline's safety checker refuses is shown as it came")
+        return found
 
     def redraw(self, picture: Image.Image, prompt: str) -> Image.Image:
-        """A picture of the same size that says the same and looks as the prompt says.
+        """A picture of the same size that the prompt describes; as it came where a safety checker refuses.
 
         Args:
             picture: RGB, a square.
@@ -68,32 +74,82 @@ class Redrawer:
         return found.resize(picture.size, Image.Resampling.LANCZOS)
 
 
-def _load(folder: Path, dtype: torch.dtype) -> Any:
+def _load(folder: Path, device: torch.device) -> Any:
     declare_missing_operators()
     try:
         from diffusers import AutoPipelineForImage2Image
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:
+        # The latter is diffusers' own name for a part of it that cannot be imported.
         raise UnavailableError(
             f"diffusion: Python package diffusers cannot be used ({error}); install it with "
             "pip install '.[diffusion]', or leave the step out (diffusion: null)"
         ) from None
-    if not (folder / "model_index.json").is_file():
-        raise UnavailableError(
-            f"diffusion: {folder}: expected the folder of a pipeline, with model_index.json"
-        )
+    index = _read_index(folder)
     code = next(folder.rglob("*.py"), None)
     if code is not None:
         raise UnavailableError(f"diffusion: {code}: code that comes with weights is not run")
     try:
         with _quiet():
             pipeline = AutoPipelineForImage2Image.from_pretrained(
-                folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                **_load_text_encoders(folder, index),
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+            # Also where a tensor that the folder lacks is noticed.
+            pipeline.to(device, torch.float16 if device.type == "cuda" else torch.float32)
+    except UnavailableError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        SafetensorError,
+    ) as error:
         # What diffusers and transformers answer to an incomplete or damaged folder.
         raise UnavailableError(f"diffusion: {folder}: cannot be loaded ({error})") from None
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    """What a pipeline is made of: name of a component -> its library and class."""
+    file = folder / "model_index.json"
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise UnavailableError(
+            f"diffusion: {file}: {error.strerror}; expected the folder of a pipeline"
+        ) from None
+    except ValueError as error:
+        raise UnavailableError(f"diffusion: {file}: not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise UnavailableError(f"diffusion: {file}: expected a JSON object")
+    return found
+
+
+def _load_text_encoders(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
+    """The components that transformers would fill with random numbers where the folder lacks a tensor."""
+    import transformers
+
+    found = {}
+    for name, value in index.items():
+        if not name.startswith("text_encoder") or value == [None, None]:
+            continue
+        _, class_name = value
+        found[name], report = getattr(transformers, class_name).from_pretrained(
+            folder / name, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+        if lacking:
+            raise UnavailableError(
+                f"diffusion: {folder / name}: {len(lacking)} tensors are missing or misshapen: "
+                f"{lacking[0]}, ..."
+            )
+    return found
 
 
 def _native_side(pipeline: Any, folder: Path) -> int:

@@ -29,11 +29,11 @@ MAXIMUM_ANSWER_BYTES = 255
 class Redraw(Protocol):
     """What :class:`semantic.systems.diffusion.Redrawer` does."""
 
-    name: str
-    refuses: bool
-
     def redraw(self, picture: Image.Image, prompt: str) -> Image.Image:
         """A picture of the same size."""
+
+    def notes(self) -> list[str]:
+        """What a report must say about it."""
 
 
 class QueryAwareSystem:
@@ -99,28 +99,18 @@ class QueryAwareSystem:
 
     def notes(self) -> list[str]:
         """See :class:`semantic.systems.system.System`."""
-        spec, drawer = self._spec, self._redrawer
-        first = (
-            f"{self.label}: {self._answerer.name} answers, {spec.coder} codes the picture; together at most "
+        said = [
+            f"{self._answerer.name} answers, {self._spec.coder} codes the picture; together at most "
             f"{self._budget_bytes} bytes"
-        )
-        if drawer is None:
-            return [
-                first,
-                f"{self.label}: no diffusion step (diffusion: null, no weights at hand): the compressed "
-                "picture is shown as it came, and the answer is paid for but not used",
-            ]
-        found = [
-            first,
-            f"{self.label}: {drawer.name} redraws with strength {spec.strength:g}, {spec.steps} steps, "
-            f"seed {spec.seed}",
         ]
-        if drawer.refuses:
-            found.append(
-                f"{self.label}: where the pipeline's safety checker refuses a picture, the compressed one "
-                "is shown"
+        if self._redrawer is None:
+            said.append(
+                "no diffusion step (diffusion: null, no weights at hand): the compressed picture is shown as "
+                "it came, and the answer is paid for but not used"
             )
-        return found
+        else:
+            said += self._redrawer.notes()
+        return [f"{self.label}: {clause}" for clause in said]
 
 
 def make_prompt(answer: str | None, query: str) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 
+from semantic.evaluation import claims
 from semantic.evaluation.claims import check_claims, compare_at_equal_symbols
 from semantic.evaluation.paper import payload_symbols
 from semantic.evaluation.report import make_report
@@ -71,6 +74,19 @@ def test_claims_compare_what_they_speak_of(table: pl.DataFrame, summary: pl.Data
             at = {"channel": one.point[1], "policy": "fixed", "snr_db": 20.0}
             means = [rows_at(summary, system=s, **at)["match"][0] for s in (one.first, one.second)]
             assert one.found.mean == pytest.approx(means[0] - means[1])
+
+
+@pytest.mark.parametrize("name", ["reduced", "full"])
+def test_the_shipped_plans_have_what_the_claims_speak_of(name: str) -> None:
+    """Ablations and lossless coding are known by their labels."""
+    file = Path(claims.__file__).parent / "plans" / f"{name}.yaml"
+    systems = [(one["kind"], one["label"]) for one in yaml.safe_load(file.read_text())["systems"]]
+    for claim in claims.CLAIMS:
+        firsts = {system for system in systems if claim.first(*system)}
+        seconds = {system for system in systems if claim.second(*system)}
+        assert firsts
+        assert seconds
+        assert not firsts & seconds
 
 
 def test_equal_symbols_leave_out_ablations_and_lossless(

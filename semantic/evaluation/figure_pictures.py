@@ -27,8 +27,8 @@ _WRONG = "#B03A00"
 
 def received_file(folder: Path, row: Mapping[str, Any]) -> Path:
     """Where an evaluation keeps the picture that a row of its table is about."""
-    place = (row[key] for key in ("set", "system", "channel", "snr_db", "mcs"))
-    cell = Cell(*place, policies=(row["policy"],), seed=row["seed"])
+    same = {key: row[key] for key in ("set", "system", "channel", "snr_db", "mcs", "seed")}
+    cell = Cell(**same, policies=(row["policy"],))
     return picture_file(folder, cell, row["policy"], row["row"])
 
 

@@ -9,7 +9,7 @@ BIN = .venv/bin
 WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=2 $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-slow lint bench captures clean
+.PHONY: help setup demo test test-slow lint bench photos results captures clean
 help:
 	@echo 'make setup      install what is missing (apt, pip), make .venv'
 	@echo 'make demo       a photo, two questions, three SNRs -> output/demo'
@@ -17,6 +17,7 @@ help:
 	@echo 'make test-slow  the tests that take minutes'
 	@echo 'make lint       ruff, mypy'
 	@echo 'make bench      speed of decoder and modem beside their peers (uoisc benchmark has more)'
+	@echo 'make results    the reduced evaluation -> output/results, docs/results.md (an hour; DATA=folder of the photos)'
 	@echo 'make captures   the simulated recordings in captures/shipped anew'
 	@echo 'make clean      remove caches and output, keep .venv'
 
@@ -40,6 +41,18 @@ test-slow: setup
 bench: setup
 	$(BIN)/uoisc benchmark ldpc
 	$(BIN)/uoisc benchmark modem
+
+# Photos are not part of this repository. A second run only computes what is missing.
+DATA ?= ../shared/data
+PLAN ?= semantic/evaluation/plans/reduced.yaml
+photos:
+	@test -d '$(DATA)/coco_vqa/images' && test -d '$(DATA)/imagenet_samples' || { \
+	    echo "error: $(DATA): expected coco_vqa/images and imagenet_samples there; make results DATA=FOLDER says where the photos lie" >&2; \
+	    exit 1; }
+
+results: photos setup
+	$(BIN)/uoisc evaluate $(PLAN) --output output/results --data animals=$(DATA)/coco_vqa --data imagenet=$(DATA)/imagenet_samples
+	$(BIN)/uoisc plot output/results --output docs/images/results --report docs/results.md
 
 captures: setup
 	$(BIN)/python scripts/make_captures.py

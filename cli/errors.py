@@ -26,6 +26,7 @@ USER_ERRORS = frozenset(
         "captures.errors.CaptureError",
         "cli.exchange.ExchangeError",
         "cli.output.OutputError",
+        "cli.plot.ResultsError",
         "flowgraphs.radio_settings.RadioError",
         "sdr_config.load.ConfigError",
         "semantic.asked_photos.PhotosError",

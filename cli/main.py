@@ -25,6 +25,7 @@ from cli import (
     grc_path,
     keys,
     loopback,
+    plot,
     radio,
     record,
     replay,
@@ -46,7 +47,7 @@ app = typer.Typer(
 _COMMANDS = (
     *(demo, loopback, encode, decode, radio, exchange, keys),
     *(record, replay, captures),
-    *(train, rungs, evaluate, benchmark, doctor, config, grc_path),
+    *(train, rungs, evaluate, plot, benchmark, doctor, config, grc_path),
 )
 for _module in _COMMANDS:
     _module.register(app)

@@ -68,15 +68,15 @@ def _ray(jobs: int, address: str | None) -> Iterator[None]:
         from ray.util.joblib import register_ray
     except ImportError:
         raise BackendError("Ray is not installed; pip install 'uoisc-air[ray]'") from None
-    place: dict[str, Any] = (
-        {"address": address}
-        if address
-        else {
+    place: dict[str, Any] = {"address": address}
+    if address is None:
+        place = {
             "num_cpus": jobs,
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
+            # As much of the cores as joblib's processes get; by default Ray's stand back for all others.
+            "_system_config": {"worker_niceness": 0},
         }
-    )
     try:
         ray.init(logging_level=logging.WARNING, log_to_driver=False, **place)
     except (ConnectionError, ValueError, RuntimeError) as error:

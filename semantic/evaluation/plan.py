@@ -243,7 +243,7 @@ def _explain(error: ValidationError) -> str:
 def _meant(location: Sequence[int | str]) -> str:
     """What could have been meant by an unknown key."""
     kinds: dict[Any, type[BaseModel]] = {
-        kind.model_fields["kind"].annotation.__args__[0]: kind  # type: ignore[union-attr]
+        kind.model_fields["kind"].annotation.__args__[0]: kind
         for kind in (*CodedSpec.__args__, *ControlSpec.__args__)
     }
     kind: type[BaseModel] = Plan

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from semantic.backbone import load_backbone
 from semantic.codec import picture_to_tensor
-from semantic.codec_config import IntentConfig, PackagedTowers
-from semantic.intent_judge import intent_distances, load_intent_judge, whole_side
+from semantic.codec_config import PackagedTowers
+from semantic.intent_judge import TowerIntentJudge, intent_distances, whole_side
 from semantic.judge import Answer, Judge
 from semantic.judges.recognition import read_recognition_config
 from semantic.metrics import ms_ssim, psnr_db
@@ -98,7 +98,7 @@ class Meter:
     def __init__(self, judge: Judge, image_size: int, device: str | torch.device = "cpu") -> None:
         self.judge = judge
         self.features = FeatureDistance(image_size, device)
-        self.intent = load_intent_judge(IntentConfig(weight=1.0), image_size, device)
+        self.intent = TowerIntentJudge(image_size).to(device)
         self._device = torch.device(device)
 
     def measure(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,21 +92,43 @@ class Reference:
         """Bootstrap over photos, because questions about one photo stand and fall together."""
         if self.chance >= 1:
             return None
-        photos = int(self.photo.max()) + 1
         floor = self.blank_matches
         if self.unrelated_matches is not None and self.unrelated_matches.mean() > floor.mean():
             floor = self.unrelated_matches
         columns = np.stack([np.ones_like(matches), matches, floor], axis=1).astype(np.float64)
-        per_photo = np.zeros((photos, 3))
+        per_photo = np.zeros((int(self.photo.max()) + 1, 3))
         np.add.at(per_photo, self.photo, columns)
-        draws = np.random.default_rng(self.seed).multinomial(
-            photos, np.full(photos, 1 / photos), _RESAMPLES
-        )
-        rows, matched, by_chance = (draws @ per_photo).T
-        usable = by_chance < rows
-        values = (matched - by_chance)[usable] / (rows - by_chance)[usable]
-        low, high = np.percentile(values, [2.5, 97.5])
-        return float(low), float(high)
+        return kappa_interval(per_photo, photo_draws(len(per_photo), self.seed))
+
+
+@lru_cache(maxsize=8)
+def photo_draws(photos: int, seed: int) -> NDArray[np.float64]:
+    """How often each resample of a bootstrap holds each photo: ``[resamples, photos]``."""
+    share = np.full(photos, 1 / photos)
+    draws = np.random.default_rng(seed).multinomial(photos, share, _RESAMPLES).astype(np.float64)
+    draws.flags.writeable = False  # shared by all who ask
+    return draws
+
+
+def kappa_interval(
+    per_photo: NDArray[np.float64], draws: NDArray[np.float64]
+) -> tuple[float, float] | None:
+    """95 % interval of kappa; match and chance are resampled together.
+
+    Args:
+        per_photo: ``[photos, 3]``, the number of rows, of rows that match, of rows that match by chance.
+        draws: as :func:`photo_draws`.
+
+    Returns:
+        None where chance always matches in every resample.
+    """
+    rows, matched, by_chance = (draws @ per_photo).T
+    usable = by_chance < rows
+    if not usable.any():
+        return None
+    values = (matched - by_chance)[usable] / (rows - by_chance)[usable]
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def kappa(match: float, chance: float) -> float | None:

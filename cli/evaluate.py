@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import options
-from cli.output import make_console, make_folder, print_json
+from cli.output import atomic_write, make_console, make_folder, print_json
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from semantic.evaluation.run import Outcome
 
+_CAPTURED_NOTE = (
+    "recordings; quality refers to the photo where it is named, else to the picture that the indices "
+    "decode to without errors"
+)
 _WHAT = {"reference": "the judge about the sources", "encode": "pictures coded", "cells": "cells"}
 
 
@@ -28,11 +35,26 @@ class Backend(StrEnum):
 
 
 def evaluate(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="What is compared, on what.")],
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="Folder of the results; an unfinished one goes on."),
     ],
+    plan: Annotated[
+        Path | None, typer.Argument(metavar="[PLAN.yaml]", help="What is compared, on what.")
+    ] = None,
+    captures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Recordings with their sent frames: rows of the same table."
+        ),
+    ] = None,
+    sources: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Photos by frame number (7.png) behind --captures."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Codec of the recorded frames; default the embedded one.")
+    ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=FOLDER", help="Where the photos of a set of the plan lie."),
@@ -53,37 +75,88 @@ def evaluate(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Run a plan, or what is left of it, and write one table.
+    """Run a plan, or what is left of it, and write one table; recordings can be rows of it as well.
 
     Every cell is kept as soon as it is finished: after Ctrl-C the same command goes on. The table depends on
     neither the number of processes nor where they run.
     """
-    if ray_address is not None and backend is not Backend.RAY:
-        raise typer.BadParameter("only with --backend ray", param_hint="--ray-address")
+    if plan is None and captures is None:
+        raise typer.BadParameter("give a plan, --captures, or both", param_hint="PLAN.yaml")
+    _refuse_without(captures is not None, "--captures", sources=sources, checkpoint=checkpoint)
+    _refuse_without(backend is Backend.RAY, "--backend ray", ray_address=ray_address)
+    _refuse_without(plan is not None, "a plan", data=data, limit=limit)
 
     from semantic.evaluation.plan import load_plan
     from semantic.evaluation.run import evaluate as run_plan
 
-    checked = load_plan(plan, dict(_folder(text) for text in data or ()), limit)
+    folders = dict(_folder(text) for text in data or ())
+    checked = None if plan is None else load_plan(plan, folders, limit)
     make_folder(output)
-    with _progress() as show:
-        outcome = run_plan(
-            checked,
-            output.absolute(),
-            jobs=jobs or os.cpu_count() or 1,
-            backend=backend.value,
-            ray_address=ray_address,
-            device=device,
-            progress=show,
-        )
+    # First: a recording that cannot be used shows at once.
+    recorded = None if captures is None else _recorded(captures, checkpoint, sources, device)
+    outcome = None
+    if checked is not None:
+        with _progress() as show:
+            outcome = run_plan(
+                checked,
+                output.absolute(),
+                jobs=jobs or os.cpu_count() or 1,
+                backend=backend.value,
+                ray_address=ray_address,
+                device=device,
+                progress=show,
+            )
+    table = _write(outcome, recorded, output)
     if as_json:
-        print_json(_summary(outcome, output))
+        print_json(_summary(table, outcome, output))
         return
+    cells = ""
+    if outcome is not None:
+        cells = f" of {outcome.cells} cells, {outcome.cells_run} of them run now ({outcome.seconds:.0f} s)"
     make_console(stderr=False).print(
-        f"{outcome.table.height} rows of {outcome.cells} cells, {outcome.cells_run} of them run now "
-        f"({outcome.seconds:.0f} s): {output / 'results.parquet'}",
-        markup=False,
+        f"{table.height} rows{cells}: {output / 'results.parquet'}", markup=False
     )
+
+
+def _refuse_without(given: bool, needed: str, **options: object) -> None:
+    """An option that would do nothing is a mistake of whoever gave it."""
+    for name, value in options.items():
+        if value and not given:
+            raise typer.BadParameter(
+                f"only with {needed}", param_hint=f"--{name.replace('_', '-')}"
+            )
+
+
+def _recorded(
+    captures: Path, checkpoint: Path | None, sources: Path | None, device: str
+) -> pl.DataFrame:
+    from cli.evaluate_captures import captured_table
+    from semantic.codec import load_codec
+    from semantic.judge import load_judge
+
+    # Nothing is encoded: the towers are not needed.
+    codec = load_codec(checkpoint, device, towers=False)
+    return captured_table(captures, codec, load_judge(), sources=sources)
+
+
+def _write(outcome: Outcome | None, recorded: pl.DataFrame | None, output: Path) -> pl.DataFrame:
+    """One table of the plan's cells and the recordings, and notes where no plan wrote any."""
+    import polars as pl
+
+    from semantic.evaluation.run import versions, write_results
+    from semantic.evaluation.table import sort_table
+
+    if recorded is None:
+        assert outcome is not None
+        return outcome.table
+    table = sort_table(pl.concat([recorded] if outcome is None else [outcome.table, recorded]))
+    write_results(table, output)
+    file = output / "notes.json"
+    fresh = {"versions": versions()}
+    notes = fresh if outcome is None else json.loads(file.read_text(encoding="utf-8"))
+    notes |= {"rows": table.height, "channel captured": _CAPTURED_NOTE}
+    atomic_write(file, json.dumps(notes, indent=1, ensure_ascii=False).encode())
+    return table
 
 
 def _folder(text: str) -> tuple[str, Path]:
@@ -93,17 +166,15 @@ def _folder(text: str) -> tuple[str, Path]:
     return name, Path(folder)
 
 
-def _summary(outcome: Outcome, output: Path) -> dict[str, object]:
+def _summary(table: pl.DataFrame, outcome: Outcome | None, output: Path) -> dict[str, object]:
+    statuses = table["status"].value_counts().iter_rows()
     return {
         "output": str(output),
-        "cells": outcome.cells,
-        "cells_run": outcome.cells_run,
-        "rows": outcome.table.height,
-        "status": {
-            str(status): count
-            for status, count in outcome.table["status"].value_counts().iter_rows()
-        },
-        "seconds": round(outcome.seconds, 1),
+        "cells": None if outcome is None else outcome.cells,
+        "cells_run": None if outcome is None else outcome.cells_run,
+        "rows": table.height,
+        "status": {str(status): count for status, count in statuses},
+        "seconds": None if outcome is None else round(outcome.seconds, 1),
     }
 
 

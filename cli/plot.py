@@ -151,7 +151,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         return f"{row[name]:{form}}{ends}"
 
     return [
-        "" if row["snr_db"] is None else f"{row['snr_db']:g}",
+        "" if row["snr_db"] is None else f"{row['snr_db']:.3g}",
         row["system"],
         text("symbols", ".0f"),
         text("bits_per_pixel", ".2f"),

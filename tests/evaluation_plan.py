@@ -36,6 +36,17 @@ PLAN = {
     "seeds": [1],
     "keep_pictures": 1,
 }
+# One air, one system and a control: what a command test needs of a grid.
+SMALL = {
+    "systems": [
+        {"kind": "uoisc", "label": "tiny", "checkpoint": "tiny.safetensors"},
+        {"kind": "blank", "label": "blank"},
+    ],
+    "channels": ["awgn"],
+    "snr_db": [20],
+    "policies": ["fixed"],
+    "keep_pictures": 0,
+}
 
 
 def tiny_checkpoint(file: Path) -> None:

@@ -9,19 +9,7 @@ import polars as pl
 import pytest
 
 from cli.main import run
-from tests.evaluation_plan import ROWS, write_plan
-
-# One air, one system and a control: what a command test needs of a grid.
-SMALL = {
-    "systems": [
-        {"kind": "uoisc", "label": "tiny", "checkpoint": "tiny.safetensors"},
-        {"kind": "blank", "label": "blank"},
-    ],
-    "channels": ["awgn"],
-    "snr_db": [20],
-    "policies": ["fixed"],
-    "keep_pictures": 0,
-}
+from tests.evaluation_plan import ROWS, SMALL, write_plan
 
 
 def test_a_plan_becomes_a_table_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

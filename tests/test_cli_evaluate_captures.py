@@ -7,15 +7,18 @@ import math
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from captures.errors import CaptureError
 from captures.library import SHIPPED_FOLDER
 from cli.evaluate_captures import captured_table
+from cli.main import run
 from semantic.codec import load_codec
 from semantic.demo_photos import photo_path
-from semantic.evaluation.table import SCHEMA
+from semantic.evaluation.table import SCHEMA, read_table
 from semantic.judge import load_judge
+from tests.evaluation_plan import SMALL, write_plan
 from tests.recordings import burst_samples, write_foreign
 
 NAME = "fading_gap"
@@ -74,3 +77,41 @@ def test_nothing_to_evaluate(tmp_path: Path) -> None:
         captured_table(tmp_path, codec, load_judge())
     with pytest.raises(CaptureError, match="expected a folder of photos"):
         captured_table(tmp_path, codec, load_judge(), sources=tmp_path / "none")
+
+
+def test_the_command_alone_and_beside_a_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Recordings alone make a table that plot takes; beside a plan the rows of both stand in one."""
+    folder = tmp_path / "monday"
+    folder.mkdir()
+    copy_recording(folder)
+    words = ["evaluate", "--captures", str(folder), "--device", "cpu"]
+    assert run([*words, "-o", str(tmp_path / "alone"), "--json"]) == 0
+    table = read_table(tmp_path / "alone/results.parquet")
+    assert set(table["channel"]) == {"captured"}
+    assert json.loads(capsys.readouterr().out)["rows"] == table.height == 4
+    assert run(["plot", str(tmp_path / "alone"), "--report", str(tmp_path / "report.md")]) == 0
+    assert "captured" in (tmp_path / "report.md").read_text()
+    plan = write_plan(tmp_path, **SMALL)
+    assert run([*words, str(plan), "--jobs", "1", "-o", str(tmp_path / "both")]) == 0
+    joined = read_table(tmp_path / "both/results.parquet")
+    assert joined.filter(pl.col("channel") == "captured").equals(table)
+    assert set(joined["channel"]) == {"captured", "awgn", "none"}
+    assert "channel captured" in json.loads((tmp_path / "both/notes.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "give a plan, --captures, or both"),
+        (["--captures", "DIR", "--limit", "3"], "only with a plan"),
+        (["PLAN", "--sources", "DIR"], "only with --captures"),
+    ],
+)
+def test_options_that_do_nothing(
+    words: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["evaluate", *words, "-o", str(tmp_path / "out")]) == 2
+    assert expected in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()

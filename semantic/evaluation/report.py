@@ -255,7 +255,7 @@ def _chance(part: pl.DataFrame) -> str:
 
 
 _COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "Es/N0, dB": lambda row: _value(row["snr_db"], "g"),
+    "Es/N0, dB": lambda row: _value(row["snr_db"], ".3g"),
     "system": lambda row: row["system"],
     "d": lambda row: _value(row["segment_length"], "d"),
     "symbols": lambda row: _value(row["symbols"], ",.0f"),

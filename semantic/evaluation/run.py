@@ -99,11 +99,16 @@ def evaluate(
         do("encode", encode, list(product(sets, coded)))
         do("cells", run_cell, [(cell,) for cell in todo])
     table = sort_table(pl.concat([read_table(assignment.cell_file(cell)) for cell in cells]))
-    write_parquet(table, output / "results.parquet")
-    write_csv(table, output / "results.csv")
+    write_results(table, output)
     outcome = Outcome(table, len(cells), len(todo), time.monotonic() - started)
     _write_notes(assignment, outcome, jobs, backend)
     return outcome
+
+
+def write_results(table: pl.DataFrame, output: Path) -> None:
+    """Write a whole table into a folder of results, for programs and for people."""
+    write_parquet(table, output / "results.parquet")
+    write_csv(table, output / "results.csv")
 
 
 def _claim(plan: Plan, output: Path) -> None:
@@ -136,7 +141,7 @@ def _write_notes(assignment: Assignment, outcome: Outcome, jobs: int, backend: s
         "image_size": assignment.image_size,
         "cells": outcome.cells,
         "rows": outcome.table.height,
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions(),
         "runs": [
             *_earlier_runs(file),
             {
@@ -156,8 +161,9 @@ def _earlier_runs(file: Path) -> list[dict[str, Any]]:
     return list(runs)
 
 
-def _versions() -> dict[str, str]:
-    found = {}
+def versions() -> dict[str, str]:
+    """Of Python and the packages that results depend on."""
+    found = {"python": platform.python_version()}
     for name in _VERSIONS:
         try:
             found[name] = version(name)

@@ -42,8 +42,8 @@ class Workers(Parallel):
 def _stay_loaded(step: Callable[..., None], *call: Any) -> None:
     """Call a step in a worker that is to keep the networks it loads.
 
-    loky takes 300 MB more than after the first call for a leak and starts another worker, which would load them
-    all again; it has no setting for it.
+    loky takes 300 MB more than after the first call for a leak and starts another worker, which would load
+    them all again; it has no setting for it.
     """
     process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
     step(*call)

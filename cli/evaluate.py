@@ -101,7 +101,7 @@ def _summary(outcome: Outcome, output: Path) -> dict[str, object]:
         "rows": outcome.table.height,
         "status": {
             str(status): count
-            for status, count in outcome.table["status"].value_counts().iter_rows()
+            for status, count in outcome.table["status"].value_counts().sort("status").iter_rows()
         },
         "seconds": round(outcome.seconds, 1),
     }

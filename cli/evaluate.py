@@ -167,7 +167,7 @@ def _folder(text: str) -> tuple[str, Path]:
 
 
 def _summary(table: pl.DataFrame, outcome: Outcome | None, output: Path) -> dict[str, object]:
-    statuses = table["status"].value_counts().iter_rows()
+    statuses = table["status"].value_counts().sort("status").iter_rows()
     return {
         "output": str(output),
         "cells": None if outcome is None else outcome.cells,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky import process_executor
 
 BackendName = Literal["process", "ray"]
 
@@ -34,7 +36,17 @@ class Workers(Parallel):
     ) -> None:
         """Call ``step`` with each of the arguments; ``report`` hears how many calls are done."""
         self.report = report
-        self(delayed(step)(*call) for call in calls)
+        self(delayed(_stay_loaded)(step, *call) for call in calls)
+
+
+def _stay_loaded(step: Callable[..., None], *call: Any) -> None:
+    """Call a step in a worker that is to keep the networks it loads.
+
+    loky takes 300 MB more than after the first call for a leak and starts another worker, which would load
+    them all again; it has no setting for it.
+    """
+    process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
+    step(*call)
 
 
 @contextlib.contextmanager

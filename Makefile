@@ -52,7 +52,7 @@ photos:
 
 results: photos setup
 	$(BIN)/uoisc evaluate $(PLAN) --output output/results --data animals=$(DATA)/coco_vqa --data imagenet=$(DATA)/imagenet_samples
-	$(BIN)/uoisc plot output/results --output docs/images/results --report docs/results.md
+	$(BIN)/uoisc plot output/results --report docs/results.md
 
 captures: setup
 	$(BIN)/python scripts/make_captures.py

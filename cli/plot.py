@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,7 +44,8 @@ def plot(
         Path | None, typer.Option("--output", "-o", help="Folder for figures; default DIR/figures.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="Write tables and findings here (Markdown).")
+        Path | None,
+        typer.Option(help="Write tables and findings here (Markdown), figures beside it."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -55,7 +55,7 @@ def plot(
         check_output_file(report)
     target = make_folder(output if output is not None else folder / "figures")
 
-    from semantic.evaluation.figure_style import save_figure
+    from semantic.evaluation.figure_style import save_figure, save_for_page
     from semantic.evaluation.figures import draw_figures
     from semantic.evaluation.report import make_report
     from semantic.evaluation.summary import summarise
@@ -69,15 +69,13 @@ def plot(
             files += save_figure(figure, target, name)
         if report is not None:
             status.update("writing the report")
-            start = report.resolve().parent
-            links = {
-                file.stem: Path(os.path.relpath(file.resolve(), start)).as_posix()
-                for file in files
-                if file.suffix == ".png"
-            }
-            text = make_report(table, summary, notes, links)
-            atomic_write(report, text.encode())
-            files.append(report)
+            # Photos of a data set are not ours to put beside a page.
+            shown = {n: one for n, one in gallery.figures.items() if not n.startswith("fig3")}
+            pages = make_folder(report.parent / "images" / report.stem)
+            made = [save_for_page(figure, pages, name) for name, figure in shown.items()]
+            links = {one.stem: one.relative_to(report.parent).as_posix() for one in made}
+            atomic_write(report, make_report(table, summary, notes, links).encode())
+            files += [*made, report]
     if as_json:
         written = {"files": [str(file) for file in files], "left_out": gallery.left_out}
         print_json(written | {"summary": summary.to_dicts()})

@@ -38,7 +38,10 @@ def test_figures_summary_and_report(
     assert [line.split(":")[0] for line in data["left_out"]] == ["fig5-animals-awgn"]
     assert data["summary"] == summarise(small).to_dicts()
     page = report.read_text()
-    assert "](results/figures/fig4a-animals-awgn.png)" in page
+    assert "](images/results/fig4a-animals-awgn.png)" in page
+    beside = {file.name for file in (tmp_path / "images/results").iterdir()}
+    # Photos of a data set stay where they are.
+    assert beside == {f"{stem}.png" for stem in stems - {"fig3-animals-awgn"}}
     assert not list(tmp_path.rglob("*.part"))
 
     first = {Path(file): Path(file).read_bytes() for file in data["files"]}

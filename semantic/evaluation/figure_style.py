@@ -61,6 +61,7 @@ _CONTROLS: dict[str, tuple[str, Any]] = {
     "wrong_picture": ("#3d434a", (0, (1.5, 1.5))),
 }
 _PANEL_IN = (2.9, 2.15)
+_PAGE_DPI = 100
 _DPI = 170
 
 
@@ -197,6 +198,16 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
             files[1], lambda file: figure.savefig(file, format="svg", metadata={"Date": None})
         )
     return files
+
+
+def save_for_page(figure: Figure, folder: Path, name: str) -> Path:
+    """Write ``name.png`` in a size for a page that is read on a screen, and kept in a repository."""
+    file = folder / f"{name}.png"
+    atomic_write(
+        file,
+        lambda out: figure.savefig(out, format="png", dpi=_PAGE_DPI, metadata={"Software": None}),
+    )
+    return file
 
 
 def wrapped(text: str, width: int) -> str:

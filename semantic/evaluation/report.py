@@ -84,7 +84,6 @@ def make_report(
         equal_symbols=f"{100 * EQUAL_SYMBOLS:.0f}",
         claims=_claims(check_claims(table, summary)),
         wins=_wins(comparisons),
-        wins_detail=_wins_detail(comparisons),
         paper_geometry=_paper_geometry(),
         tables=_tables(summary),
         policy_table=POLICY_NAMES["table"],
@@ -183,35 +182,6 @@ def _gap(one: Comparison) -> str:
     digits = _DIGITS[one.metric]
     low, high = (f"{end:+.{digits}f}" for end in (one.found.low, one.found.high))
     return f"{one.found.mean:+.{digits}f} [{low}, {high}]"
-
-
-def _wins_detail(found: Sequence[Comparison]) -> str:
-    """UO-ISC minus JPEG 2000 at a few Es/N0; bold where somebody is ahead."""
-    sections = []
-    keys = dict.fromkeys((one.point[:3], one.first, one.second) for one in found)
-    for (name, channel, policy), first, second in keys:
-        part = [
-            one
-            for one in found
-            if (one.point[:3], one.first, one.second) == ((name, channel, policy), first, second)
-        ]
-        metrics = [metric for metric in COMPARED if any(one.metric == metric for one in part)]
-        rows = []
-        for snr_db in shown_snr_db(one.point[3] for one in part):
-            cells = [_verdict(part, metric, snr_db) for metric in metrics]
-            rows.append([f"{snr_db:g}", *cells])
-        title = f"{name}, {CHANNEL_NAMES[channel]}, {POLICY_NAMES[policy]}: {first} minus {second}"
-        head = ["Es/N0, dB", *(METRIC_NAMES[metric] for metric in metrics)]
-        sections.append(f"**{title}**\n\n{markdown_table(head, rows)}")
-    note = "Bold: the interval excludes zero; **U** UO-ISC is better, **J** JPEG 2000.\n\n"
-    return (note if sections else "") + "\n\n".join(sections)
-
-
-def _verdict(part: Sequence[Comparison], metric: str, snr_db: float) -> str:
-    for one in part:
-        if one.metric == metric and one.point[3] == snr_db:
-            return {1: f"**U** {_gap(one)}", -1: f"**J** {_gap(one)}", 0: _gap(one)}[one.winner]
-    return _NOTHING
 
 
 def _paper_geometry() -> str:

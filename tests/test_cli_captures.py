@@ -20,7 +20,7 @@ from captures.recording import load_recording, open_recording
 from captures.verify import verify_recording
 from cli.main import run
 from cli.replay import replay_profile
-from semantic.geometries import shipped_geometries
+from semantic.geometries import CHECKPOINT_FOLDER, read_geometries
 from semantic.index_frame import IndexFrame
 from tests.conftest import REPOSITORY, RunCommand
 from tests.recordings import burst_samples, change, write_foreign
@@ -36,7 +36,7 @@ LOOPBACK_KEYS = {
 
 def embedded_frame(frame_id: int = 1) -> IndexFrame:
     """Random indices of the embedded codec at its full rate: no picture, but one that can be decoded."""
-    geometry = next(one for one in shipped_geometries() if one.rung is None)
+    *_, geometry = read_geometries(CHECKPOINT_FOLDER / "embedded.json")
     generator = np.random.default_rng(frame_id)
     indices = [
         generator.integers(0, 1 << geometry.bits_per_index, (layer.tokens, layer.segments))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 
     from flowgraphs.replayer import ReplayResult
     from semantic.codec import Codec
-    from semantic.evaluation.quality import Quality
     from semantic.index_frame import IndexFrame
     from semantic.judge import Judge
-    from semantic.judges.agreement import Reference
     from semantic.link_statistics import BurstRecord
 
 CHANNEL, POLICY = "captured", "recorded"
@@ -77,7 +75,7 @@ def captured_table(
         PictureError: a photo that cannot be read.
     """
     from captures.errors import CaptureError
-    from semantic.evaluation.quality import Meter
+    from semantic.evaluation.quality import Meter, SourceAnswers, quality_columns
     from semantic.evaluation.table import make_table, sort_table
     from semantic.judge import ask_reference
     from semantic.systems.controls import grey_picture
@@ -110,7 +108,7 @@ def captured_table(
             "photo": picture.photo,
             "query": queries[row],
             **_link_columns(picture),
-            **_quality_columns(qualities[row], reference, row),
+            **quality_columns(qualities[row], SourceAnswers.of(reference, row)),
         }
         for row, picture in enumerate(pictures)
     ]
@@ -188,23 +186,6 @@ def _status(outcome: Outcome) -> str:
     if outcome.picture is None:
         return "undecodable"
     return "ok" if outcome.received.complete else "partial"
-
-
-def _quality_columns(quality: Quality, reference: Reference, row: int) -> dict[str, Any]:
-    columns = asdict(quality)
-    unasked = columns.pop("answer_without_query")
-    source = reference.answers[row]
-    unrelated = reference.unrelated_matches
-    return {
-        **columns,
-        "answer_source": source.text,
-        "match": quality.answer == source.text,
-        "match_without_query": None
-        if source.without_query is None
-        else unasked == source.without_query,
-        "blank_match": bool(reference.blank_matches[row]),
-        "unrelated_match": None if unrelated is None else bool(unrelated[row]),
-    }
 
 
 def _photos_by_number(folder: Path | None) -> dict[int, Path]:

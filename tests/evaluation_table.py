@@ -182,7 +182,7 @@ NOTES = {
     "systems": {"UO-ISC": [], "Query-aware": ["no diffusion step: no weights"]},
     "judge": {"name": "recognition", "identity": "0123abcd"},
     "versions": {"python": "3.11.2", "torch": "2.6.0"},
-    "runs": [
+    "finished runs": [
         {"cells_run": 10, "seconds": 12.5, "jobs": 2},
         {"cells_run": 0, "seconds": 0.5, "jobs": 1},
     ],

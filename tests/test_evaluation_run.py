@@ -172,7 +172,7 @@ def test_notes_say_how_it_came_about(finished: Finished) -> None:
     assert notes["judge"]["name"] == "recognition"
     assert "tiny" in notes["systems"]["tiny"][0]
     assert "lite2" in notes["feature_distance"]
-    assert notes["runs"][0]["cells_run"] == CELLS
+    assert notes["finished runs"][0]["cells_run"] == CELLS
     assert load_plan(finished.folder / "plan.yaml") == finished.plan
 
 

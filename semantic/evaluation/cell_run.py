@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import polars as pl
 from PIL import Image
 
 from semantic.evaluation.assignment import Assignment, Workplace, workplace
 from semantic.evaluation.cells import Cell
 from semantic.evaluation.kept_pictures import keep_received, to_png
-from semantic.evaluation.preparation import one_thread, read_encoded, read_greys, read_pictures
-from semantic.evaluation.quality import Quality
-from semantic.evaluation.table import LINK, QUALITY, make_table, write_parquet
+from semantic.evaluation.preparation import (
+    one_thread,
+    read_encoded,
+    read_greys,
+    read_pictures,
+    read_source_answers,
+)
+from semantic.evaluation.quality import Quality, quality_columns
+from semantic.evaluation.table import LINK, make_table, write_parquet
 from semantic.index_frame import IndexFrame
 from semantic.systems.controls import grey_picture
 from semantic.systems.link import LinkResult, deliver, send
@@ -145,7 +150,7 @@ def _link_columns(cell: Cell, frame: IndexFrame, result: LinkResult) -> dict[str
 def _table_rows(here: Workplace, cell: Cell, shown: Sequence[_Shown]) -> list[dict[str, Any]]:
     """Rows of the table, one for each picture and policy."""
     facts = here.assignment.systems[cell.system]
-    reference = pl.read_parquet(here.assignment.reference_file(cell.set)).to_dicts()
+    reference = read_source_answers(here.assignment.reference_file(cell.set))
     asked = here.rows(cell.set)
     return [
         {
@@ -164,29 +169,11 @@ def _table_rows(here: Workplace, cell: Cell, shown: Sequence[_Shown]) -> list[di
             "query": asked[row].question,
             "status": one.status,
             **one.link,
-            **_quality_columns(one.quality, reference[row]),
+            **quality_columns(one.quality, reference[row]),
         }
         for policy in cell.policies
         for row, one in enumerate(shown)
     ]
-
-
-def _quality_columns(quality: Quality | None, reference: dict[str, Any]) -> dict[str, Any]:
-    source, unasked = reference["source_answer"], reference["source_answer_without_query"]
-    columns = {
-        "answer_source": source,
-        "blank_match": reference["blank_match"],
-        "unrelated_match": reference["unrelated_match"],
-    }
-    if quality is None:
-        return dict.fromkeys(QUALITY) | columns
-    found = asdict(quality)
-    received_unasked = found.pop("answer_without_query")
-    agrees = {
-        "match": quality.answer == source,
-        "match_without_query": None if unasked is None else received_unasked == unasked,
-    }
-    return columns | found | agrees
 
 
 def _keep(here: Workplace, cell: Cell, shown: Sequence[_Shown]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from PIL import Image
 
 from semantic.evaluation.assignment import Assignment, Workplace, workplace
 from semantic.evaluation.kept_pictures import keep_sources, to_png
-from semantic.evaluation.quality import Quality
+from semantic.evaluation.quality import Quality, SourceAnswers
 from semantic.evaluation.table import write_parquet
 from semantic.index_frame import IndexFrame
 from semantic.judge import ask_reference
@@ -77,16 +77,9 @@ def refer(assignment: Assignment, data_set: str) -> None:
         reference = ask_reference(here.meter.judge, sources, queries)
         greys = [grey_picture(assignment.image_size)] * len(sources)
         qualities = here.meter.measure(sources, greys, queries)
-    unrelated = reference.unrelated_matches
     rows = [
-        {
-            "source_answer": answer.text,
-            "source_answer_without_query": answer.without_query,
-            "blank_match": bool(reference.blank_matches[row]),
-            "unrelated_match": None if unrelated is None else bool(unrelated[row]),
-            **asdict(quality),
-        }
-        for row, (answer, quality) in enumerate(zip(reference.answers, qualities, strict=True))
+        asdict(SourceAnswers.of(reference, row)) | asdict(quality)
+        for row, quality in enumerate(qualities)
     ]
     write_parquet(pl.DataFrame(rows, schema=_REFERENCE), file)
 
@@ -158,6 +151,13 @@ def read_encoded(file: Path) -> list[tuple[str, IndexFrame | None, Quality | Non
         )
         for row in table.iter_rows(named=True)
     ]
+
+
+def read_source_answers(file: Path) -> list[SourceAnswers]:
+    """What the judge says about the source of every row."""
+    columns = [field.name for field in fields(SourceAnswers)]
+    rows = pl.read_parquet(file, columns=columns).iter_rows(named=True)
+    return [SourceAnswers(**row) for row in rows]
 
 
 @lru_cache(maxsize=8)

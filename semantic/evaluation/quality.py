@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -13,8 +14,9 @@ from torch.nn import functional
 from semantic.backbone import load_backbone
 from semantic.codec import picture_to_tensor
 from semantic.codec_config import PackagedTowers
+from semantic.evaluation.table import QUALITY
 from semantic.intent_judge import TowerIntentJudge, intent_distances, whole_side
-from semantic.judge import Answer, Judge
+from semantic.judge import Answer, Judge, Reference
 from semantic.judges.recognition import read_recognition_config
 from semantic.metrics import ms_ssim, psnr_db
 
@@ -42,6 +44,57 @@ class Quality:
     intent_loss: float
     answer: str
     answer_without_query: str | None
+
+
+@dataclass(frozen=True)
+class SourceAnswers:
+    """What a judge says about the source of one row, and whether chance would say the same.
+
+    Args:
+        source_answer: to the row's question.
+        source_answer_without_query: to none; None where the judge needs one.
+        blank_match: a grey picture gets the same answer.
+        unrelated_match: likewise another photo of the set; None where there is none.
+    """
+
+    source_answer: str
+    source_answer_without_query: str | None
+    blank_match: bool
+    unrelated_match: bool | None
+
+    @classmethod
+    def of(cls, reference: Reference, row: int) -> SourceAnswers:
+        """One row of :func:`semantic.judge.ask_reference`."""
+        answer, unrelated = reference.answers[row], reference.unrelated_matches
+        return cls(
+            answer.text,
+            answer.without_query,
+            bool(reference.blank_matches[row]),
+            None if unrelated is None else bool(unrelated[row]),
+        )
+
+
+def quality_columns(quality: Quality | None, source: SourceAnswers) -> dict[str, Any]:
+    """One row's part of the table: the columns of :data:`semantic.evaluation.table.QUALITY`.
+
+    Args:
+        quality: of the picture shown; None where the system could not code it.
+        source: what it is held against.
+    """
+    chance = {
+        "answer_source": source.source_answer,
+        "blank_match": source.blank_match,
+        "unrelated_match": source.unrelated_match,
+    }
+    if quality is None:
+        return dict.fromkeys(QUALITY) | chance
+    found = asdict(quality)
+    received, wanted = found.pop("answer_without_query"), source.source_answer_without_query
+    agrees = {
+        "match": quality.answer == source.source_answer,
+        "match_without_query": None if wanted is None else received == wanted,
+    }
+    return chance | found | agrees
 
 
 def feature_tower() -> str:

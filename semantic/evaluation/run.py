@@ -129,6 +129,13 @@ def _write_notes(assignment: Assignment, outcome: Outcome, jobs: int, backend: s
     """What a report must say, and what is not in the table because it differs from run to run."""
     plan = assignment.plan
     file = assignment.output / "notes.json"
+    run = {
+        "cells_run": outcome.cells_run,
+        "seconds": round(outcome.seconds, 1),
+        "jobs": jobs,
+        "backend": backend,
+        "device": assignment.device,
+    }
     notes = {
         "systems": {label: list(facts.notes) for label, facts in assignment.systems.items()},
         "judge": {"name": plan.judge, "identity": assignment.judge_identity},
@@ -142,22 +149,13 @@ def _write_notes(assignment: Assignment, outcome: Outcome, jobs: int, backend: s
         "cells": outcome.cells,
         "rows": outcome.table.height,
         "versions": versions(),
-        "runs": [
-            *_earlier_runs(file),
-            {
-                "cells_run": outcome.cells_run,
-                "seconds": round(outcome.seconds, 1),
-                "jobs": jobs,
-                "backend": backend,
-                "device": assignment.device,
-            },
-        ],
+        "finished runs": [*_earlier_runs(file), *([run] if outcome.cells_run else [])],
     }
     atomic_write(file, json.dumps(notes, indent=1, ensure_ascii=False).encode())
 
 
 def _earlier_runs(file: Path) -> list[dict[str, Any]]:
-    runs = json.loads(file.read_text("utf-8"))["runs"] if file.exists() else []
+    runs = json.loads(file.read_text("utf-8"))["finished runs"] if file.exists() else []
     return list(runs)
 
 

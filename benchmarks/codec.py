@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ class CodecReport:
         photos: different photos.
         questions: rows, one encoding each.
         focus: how far bits followed the questions.
+        search_steps: of the search for better indices.
         main: the rate that was asked for.
         ladder: every rate measured, lowest first.
         reference: the judge's answers about the sources, with what chance gives.
@@ -119,6 +121,7 @@ class CodecReport:
     photos: int
     questions: int
     focus: float
+    search_steps: int
     main: RungReport
     ladder: list[RungReport]
     reference: Reference
@@ -136,6 +139,7 @@ class CodecReport:
             "codec_id": self.codec_id,
             "judge": self.judge,
             "focus": self.focus,
+            "search_steps": self.search_steps,
             **count,
             **self.main.to_json(),
             **chance,
@@ -227,6 +231,7 @@ def benchmark_codec(
     rivals: Sequence[str] = ("jpeg2000",),
     with_containers: bool = False,
     focus: float | None = None,
+    search_steps: int = 0,
     seed: int = 0,
     progress: Progress = lambda what, done, total: None,
 ) -> CodecReport:
@@ -241,6 +246,7 @@ def benchmark_codec(
         rivals: names of :data:`semantic.systems.picture_coders.PICTURE_CODERS`.
         with_containers: measure rivals also with their whole files counted.
         focus: of :meth:`semantic.codec.Codec.encode`; None means the codec's usual one.
+        search_steps: likewise.
         seed: of the photos that stand for chance, and of the bootstrap.
         progress: called with what is being done, how far, out of how many.
 
@@ -264,7 +270,8 @@ def benchmark_codec(
         def report(what: str, done: int, total: int, name: str = name) -> None:
             progress(f"{name}, {what}", done, total)
 
-        measured = _measure_rung(codec, asked, geometry, followed, report)
+        encode = partial(codec.encode, rate=geometry, focus=followed, search_steps=search_steps)
+        measured = _measure_rung(codec, asked, geometry, encode, report)
         budget = geometry.payload_bits // 8
         ladder[geometry] = replace(
             measured,
@@ -279,6 +286,7 @@ def benchmark_codec(
         len(photos),
         len(rows),
         followed,
+        search_steps,
         ladder[main],
         list(ladder.values()),
         asked.reference,
@@ -287,18 +295,22 @@ def benchmark_codec(
 
 
 def _measure_rung(
-    codec: Codec, asked: _Asked, geometry: FrameGeometry, focus: float, progress: Progress
+    codec: Codec,
+    asked: _Asked,
+    geometry: FrameGeometry,
+    encode: Callable[[Image.Image, str, int], IndexFrame],
+    progress: Progress,
 ) -> RungReport:
     """The codec at one rate; rivals are added by the caller."""
     sources, queries = asked.sources, asked.queries
     # Not timed: loads and warms up.
-    codec.decode(codec.encode(sources[0], queries[0], rate=geometry, focus=focus))
+    codec.decode(encode(sources[0], queries[0], 0))
     use = CodewordUse(geometry)
     received, encode_ms, decode_ms = [], [], []
     for number, (source, query) in enumerate(zip(sources, queries, strict=True)):
         progress("encoding and decoding", number, len(sources))
         started = time.perf_counter()
-        frame = codec.encode(source, query, number, rate=geometry, focus=focus)
+        frame = encode(source, query, number)
         encoded = time.perf_counter()
         arrived = IndexFrame.from_bits(geometry, frame.to_bits(), frame_id=number)
         unpacked = time.perf_counter()

@@ -57,6 +57,7 @@ class IntentReport:
         geometry: of the rate that was measured.
         mcs: code rate for which the symbols are counted.
         focus: how far bits followed the question.
+        search_steps: of the search for better indices.
         photos: with at least one pair.
         sets: ``all`` (asked for things other than persons), ``even`` (choices were made on them), ``odd``,
             ``person`` (asked for persons).
@@ -68,6 +69,7 @@ class IntentReport:
     geometry: FrameGeometry
     mcs: int
     focus: float
+    search_steps: int
     photos: int
     sets: dict[str, IntentFigures]
     psnr_db: PhotoMean
@@ -89,6 +91,7 @@ class IntentReport:
             "bits": self.geometry.payload_bits,
             "bits_per_pixel": self.geometry.bits_per_pixel,
             "focus": self.focus,
+            "search_steps": self.search_steps,
             "sets": {
                 name: {
                     key: None if value is None else value.to_json()
@@ -120,6 +123,7 @@ def benchmark_intent(
     *,
     rate: FrameGeometry,
     focus: float,
+    search_steps: int = 0,
     mcs: int = 4,
     seed: int = 0,
     progress: Progress = lambda done, total: None,
@@ -131,6 +135,7 @@ def benchmark_intent(
         regions: named objects of photos, those of one photo one after the other.
         rate: one of the codec's.
         focus: of :meth:`semantic.codec.Codec.encode`.
+        search_steps: likewise.
         mcs: code rate for which symbols are counted; it changes nothing else.
         seed: of the bootstrap.
         progress: called with pictures done, out of how many.
@@ -149,7 +154,14 @@ def benchmark_intent(
     if not pairs:
         raise PhotosError("no photo has two objects of different names, apart and of fair size")
     needed = sorted({number for pair in pairs for number in pair})
-    received, free = _send_all(codec, regions, needed, rate, focus, progress)
+
+    def send(source: Image.Image, question: str, focus: float) -> _Received:
+        frame = codec.encode(source, question, rate=rate, focus=focus, search_steps=search_steps)
+        picture = codec.decode(frame)
+        difference = np.asarray(source, np.float64) - np.asarray(picture, np.float64)
+        return _Received(np.square(difference).mean(2), psnr_db(source, picture))
+
+    received, free = _send_all(regions, needed, codec.image_size, focus, send, progress)
     things = [pair for pair in pairs if regions[pair[0]].name != PERSON]
     chosen = {
         "all": things,
@@ -174,6 +186,7 @@ def benchmark_intent(
         rate,
         mcs,
         focus,
+        search_steps,
         len({regions[asked].photo for asked, _ in pairs}),
         sets,
         mean,
@@ -182,11 +195,11 @@ def benchmark_intent(
 
 
 def _send_all(
-    codec: Codec,
     regions: Sequence[NamedRegion],
     needed: Sequence[int],
-    rate: FrameGeometry,
+    side: int,
     focus: float,
+    send: Callable[[Image.Image, str, float], _Received],
     progress: Progress,
 ) -> tuple[dict[int, _Received], dict[int, _Received]]:
     """By region the picture when it is asked for, by photo the one when nobody asks."""
@@ -194,20 +207,11 @@ def _send_all(
     for done, number in enumerate(needed):
         progress(done, len(needed))
         region = regions[number]
-        source = load_picture(region.file, codec.image_size)
-        received[number] = _send(codec, source, region.question, rate, focus)
+        source = load_picture(region.file, side)
+        received[number] = send(source, region.question, focus)
         if region.photo not in free:
-            free[region.photo] = _send(codec, source, DEFAULT_QUERY, rate, 0.0)
+            free[region.photo] = send(source, DEFAULT_QUERY, 0.0)
     return received, free
-
-
-def _send(
-    codec: Codec, source: Image.Image, question: str, rate: FrameGeometry, focus: float
-) -> _Received:
-    frame = codec.encode(source, question, rate=rate, focus=focus)
-    picture = codec.decode(frame)
-    difference = np.asarray(source, np.float64) - np.asarray(picture, np.float64)
-    return _Received(np.square(difference).mean(2), psnr_db(source, picture))
 
 
 def _figures(

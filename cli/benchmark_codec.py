@@ -32,6 +32,7 @@ def codec(
     ] = "recognition",
     bits_per_pixel: options.BitsPerPixel = None,
     focus: options.Focus = None,
+    search_steps: options.SearchSteps = 0,
     ladder: Annotated[bool, typer.Option(help="Every rate of the codec, or only one.")] = True,
     rivals: Annotated[
         str, typer.Option(help="Coders at the same bytes beside it, by comma; none for none.")
@@ -82,6 +83,7 @@ def codec(
             rivals=names,
             with_containers=containers,
             focus=loaded.usual_focus if focus is None else focus,
+            search_steps=search_steps,
             seed=seed,
             progress=lambda what, done, total: status.update(f"{what}: {done} of {total}"),
         )
@@ -117,7 +119,8 @@ def print_report(report: CodecReport) -> None:
         table.add_section()
     print_table(table)
     make_console(stderr=False).print(
-        f"{report.photos} photos, {report.questions} questions; judge by chance "
+        f"{report.photos} photos, {report.questions} questions, {report.search_steps} steps of search; judge "
+        f"by chance "
         f"{values['judge_chance']:.1%} (grey picture {values['judge_chance_blank']:.1%}, another photo "
         f"{_text(values['judge_chance_unrelated'], '.1%')}); codebook usage "
         f"{values['codebook_usage']:.1%}; p95 of encoding {values['encode_p95_ms']:.0f} ms, of decoding "

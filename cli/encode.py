@@ -25,6 +25,7 @@ def encode(
     frame_id: Annotated[int, typer.Option(help="Number of the picture, 0 to 4294967295.")] = 0,
     bits_per_pixel: options.BitsPerPixel = None,
     focus: options.Focus = None,
+    search_steps: options.SearchSteps = 0,
     checkpoint: options.Checkpoint = None,
     device: options.Device = "auto",
 ) -> None:
@@ -46,6 +47,7 @@ def encode(
             frame_id,
             rate=codec.rate(bits_per_pixel),
             focus=focus,
+            search_steps=search_steps,
         )
     atomic_write(output, frame.to_bytes())
     geometry = frame.geometry

@@ -140,7 +140,13 @@ class _Sending:
         rate = self._codec.rate(self._settings.codec.bits_per_pixel)
         with self._console.status(f"{self._sent} sent, encoding"):
             picture = load_picture(path, self._codec.image_size)
-            frame = self._codec.encode(picture, self._query, self._frame_id, rate=rate)
+            frame = self._codec.encode(
+                picture,
+                self._query,
+                self._frame_id,
+                rate=rate,
+                search_steps=self._settings.codec.search_steps,
+            )
         self._frame_id = (self._frame_id + 1) & 0xFFFF_FFFF
         return frame
 

@@ -47,6 +47,10 @@ def loopback(
     sro_ppm: Annotated[float | None, typer.Option(help="Sample rate offset in ppm.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of noise and fading.")] = None,
     bits_per_pixel: options.BitsPerPixel = None,
+    search_steps: Annotated[
+        int | None,
+        typer.Option(help="Steps of a search for better indices; each takes time, not bits."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for pictures and report.json.")
     ] = None,
@@ -73,6 +77,7 @@ def loopback(
                     "channel.sro_ppm": sro_ppm,
                     "channel.seed": seed,
                     "codec.bits_per_pixel": bits_per_pixel,
+                    "codec.search_steps": search_steps,
                 }
             ),
         ],
@@ -96,7 +101,12 @@ def loopback(
     source = load_picture(image, codec.image_size)
     with console.status("encoding, sending, decoding"):
         started = time.monotonic()
-        frame = codec.encode(source, query, rate=codec.rate(settings.codec.bits_per_pixel))
+        frame = codec.encode(
+            source,
+            query,
+            rate=codec.rate(settings.codec.bits_per_pixel),
+            search_steps=settings.codec.search_steps,
+        )
         encode_s = time.monotonic() - started
         report = send_frame(settings, frame, source, partial(codec.decode, soft=True))
     values = {

@@ -33,6 +33,12 @@ Focus = Annotated[
         min=0, max=1, help="How far bits follow the question; by default as measured best."
     ),
 ]
+SearchSteps = Annotated[
+    int,
+    typer.Option(
+        min=0, max=1000, help="Steps of a search for better indices; each takes time, not bits."
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
 ]

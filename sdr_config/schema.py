@@ -206,6 +206,11 @@ class Codec(Section):
         description="of a picture sent: the codec's highest rate not above it; none means one bit, or the "
         "codec's lowest rate",
     )
+    search_steps: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=0,
+        description="of a picture sent: steps of a search for better indices, each of which takes time and "
+        "no bits",
+    )
     bf16: bool = Field(
         default=False,
         description="the receiver decodes in bfloat16: for GPUs; pictures stay the same to about a level",

@@ -158,6 +158,24 @@ class CodecModel(nn.Module):
         pairs = zip(self.alignments, self.tokens(maps), strict=True)
         return [layer(tokens, text) for layer, tokens in pairs]
 
+    def features(self, pictures: Tensor, queries: list[str]) -> list[Tensor]:
+        """What the encoder says of pictures before it is quantised, eq. (1) to (4).
+
+        Args:
+            pictures: float32 ``[B, 3, side, side]``, 0..1.
+            queries: B questions.
+
+        Returns:
+            per layer float32 ``[B, N, D]``.
+        """
+        maps = self.backbone.image_features(pictures)
+        return [layer.float() for layer in self.align(maps, self.query_features(queries))]
+
+    def nearest(self, features: list[Tensor]) -> list[Tensor]:
+        """Indices of features, eq. (5) to (7): per layer ``[B, N, D]`` -> int64 ``[B, N, M]``."""
+        pairs = zip(self.segment_quantizers, features, strict=True)
+        return [quantizer.nearest(layer) for quantizer, layer in pairs]
+
     def encode(self, pictures: Tensor, queries: list[str]) -> list[Tensor]:
         """Indices of pictures, eq. (1) to (7).
 
@@ -168,10 +186,7 @@ class CodecModel(nn.Module):
         Returns:
             per layer int64 ``[B, N, M]``.
         """
-        maps = self.backbone.image_features(pictures)
-        aligned = self.align(maps, self.query_features(queries))
-        pairs = zip(self.segment_quantizers, aligned, strict=True)
-        return [quantizer.nearest(features.float()) for quantizer, features in pairs]
+        return self.nearest(self.features(pictures, queries))
 
     def decode(
         self,

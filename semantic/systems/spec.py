@@ -47,6 +47,7 @@ class UoiscSpec(_Spec):
         checkpoint: a safetensors file; None means the embedded codec.
         bits_per_pixel: the highest rate of its ladder that is not above this; None means its usual rate.
         focus: how far bits follow the question, 0..1; None means the codec's usual.
+        search_steps: of a search for better indices, at the transmitter.
         soft: estimate what was lost from its LLRs.
     """
 
@@ -54,6 +55,7 @@ class UoiscSpec(_Spec):
     checkpoint: Path | None = None
     bits_per_pixel: float | None = Field(None, gt=0)
     focus: float | None = Field(None, ge=0, le=1)
+    search_steps: int = Field(0, ge=0, le=1000)
     soft: bool = False
 
 

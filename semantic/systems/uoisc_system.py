@@ -58,6 +58,7 @@ class UoiscSystem:
         self._codec = cached_codec(spec.checkpoint, device)
         self._rate = rate_of(spec, device)
         self._soft = spec.soft
+        self._search_steps = spec.search_steps
         self._focus = _focus(spec, self._codec, self._rate)
         self.label = spec.label
         self.codec_id: str | None = self._codec.geometry.codec_id
@@ -70,7 +71,14 @@ class UoiscSystem:
     def encode(self, picture: Image.Image, query: str, frame_id: int) -> IndexFrame:
         """See :class:`semantic.systems.system.System`."""
         require_side(picture, self.image_size)
-        return self._codec.encode(picture, query, frame_id, rate=self._rate, focus=self._focus)
+        return self._codec.encode(
+            picture,
+            query,
+            frame_id,
+            rate=self._rate,
+            focus=self._focus,
+            search_steps=self._search_steps,
+        )
 
     def decode(self, received: Received, query: str) -> Image.Image | None:
         """See :class:`semantic.systems.system.System`."""
@@ -83,6 +91,7 @@ class UoiscSystem:
         return [
             f"{self.label}: codec {self.codec_id} ({self._codec.config.name}), "
             f"{self._rate.payload_bits} bits a picture, focus {self._focus:g}, "
+            f"{self._search_steps} steps of search, "
             f"{'soft' if self._soft else 'hard'} decisions"
         ]
 

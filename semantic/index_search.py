@@ -17,10 +17,9 @@ from torch import Tensor
 from semantic.model import CodecModel
 from semantic.quantizer import Damage
 
-# Length of the first step in spreads of a layer's codewords (it shrinks to nothing along a cosine), and what
-# share of a step goes on into the next. Both chosen on coco128's photos of even number.
-STEP = 0.2
-MOMENTUM = 0.5
+# Length of the first step in spreads of a layer's codewords; it shrinks to nothing along a cosine. Chosen on
+# the demo's photos and on coco128's of even number; momentum made it worse.
+STEP = 0.1
 
 
 def search_indices(
@@ -52,7 +51,6 @@ def search_indices(
         lost = [
             Damage(mask.clone(), mask.new_full(mask.shape, -1, dtype=torch.long)) for mask in unsent
         ]
-        speeds = [torch.zeros_like(layer) for layer in moving]
         spreads = [q.codebook.detach().std((1, 2)).mean() for q in model.segment_quantizers]
         least: Tensor | None = None
         best: list[Tensor] = []
@@ -80,13 +78,10 @@ def search_indices(
             gradients = torch.autograd.grad(_error(decoded, pictures, weights).sum(), moving)
             length = STEP * (1 + math.cos(math.pi * step / steps)) / 2
             with torch.no_grad():
-                for layer, speed, gradient, spread in zip(
-                    moving, speeds, gradients, spreads, strict=True
-                ):
+                for layer, gradient, spread in zip(moving, gradients, spreads, strict=True):
                     # Of unit size in every picture and layer: errors of pictures differ a hundredfold.
                     size = gradient.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-20)
-                    speed.mul_(MOMENTUM).add_(gradient / size)
-                    layer.sub_(length * spread * speed)
+                    layer.sub_(length * spread * gradient / size)
         return best
 
 

@@ -78,6 +78,7 @@ def test_help_loads_nothing_heavy() -> None:
         (["encode"], "IMAGE"),
         (["encode", "a.png", "-o", "b"], "--query"),
         (["encode", "a.png", "-q", "x", "-o", "b", "--frame-id", "x"], "--frame-id"),
+        (["encode", "a.png", "-q", "x", "-o", "b", "--search-steps", "-1"], "--search-steps"),
         (["doctor", "--colour"], "--colour"),
     ],
 )
@@ -102,6 +103,7 @@ def test_wrong_usage_with_json_leaves_standard_output_empty(uoisc: RunCommand) -
         (["config", "show", "nope.yaml"], "nope.yaml: cannot be read: No such file"),
         (["config", "show", "loopback", "--set", "transmitter.mcs=99"], "integer from 0 to 9"),
         (["config", "show", "loopback", "--set", "channel.snr_db=nan"], "channel.snr_db"),
+        (["config", "show", "loopback", "--set", "codec.search_steps=-1"], "codec.search_steps"),
         (["encode", "a.png", "-q", "", "-o", "f.uoisc"], "query: is empty"),
         (["encode", "a.png", "-q", " \t ", "-o", "f.uoisc"], "query: is empty"),
         (["encode", "a.png", "-q", "word " * 10_000, "-o", "f.uoisc"], "at most 1000"),

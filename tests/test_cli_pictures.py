@@ -20,8 +20,10 @@ from PIL import Image
 
 from cli import errors
 from cli.main import run
+from semantic.codec import load_codec
 from semantic.demo_photos import photo_path
 from semantic.index_frame import IndexFrame
+from semantic.metrics import psnr_db
 from semantic.pictures import load_picture
 from tests.conftest import REPOSITORY, RunCommand
 
@@ -108,6 +110,25 @@ def test_encode_in_another_process_gives_the_same(
     assert result.stdout == ""
     assert [path.name for path in tmp_path.iterdir()] == ["frame.uoisc"]
     assert (tmp_path / "frame.uoisc").read_bytes() == encoded
+
+
+@pytest.mark.parametrize("command", ["encode", "loopback"])
+def test_a_search_sends_other_indices_of_the_same_number(
+    workplace: Path, encoded: bytes, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = [PHOTO, "--query", QUERY, "--search-steps", "3"]
+    plain = IndexFrame.from_bytes(encoded)
+    codec = load_codec(device="cpu", towers=False)
+    source = load_picture(Path(PHOTO), codec.image_size)
+    before = psnr_db(source, codec.decode(plain))
+    if command == "encode":
+        assert run(["encode", *photo, "-o", "frame.uoisc"]) == 0
+        frame = IndexFrame.from_bytes((workplace / "frame.uoisc").read_bytes())
+        assert frame.geometry == plain.geometry
+        assert psnr_db(source, codec.decode(frame)) > before + 0.2
+    else:
+        assert run(["loopback", *photo, "--snr-db", "20", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["psnr_db"] > before + 0.2
 
 
 def test_decode_writes_the_picture(workplace: Path, encoded: bytes) -> None:

@@ -65,6 +65,20 @@ def test_the_embedded_codec_hears_the_question_unless_told_not_to() -> None:
         assert any(f"focus {FOCUS if focus is None else 0:g}" in note for note in system.notes())
 
 
+def test_a_search_makes_a_better_picture_of_as_many_bits() -> None:
+    source = load_photo("chelsea", 160)
+    shown = {}
+    for steps in (0, 3):
+        system = make(bits_per_pixel=0.25, focus=0, search_steps=steps)
+        frame = system.encode(source, QUERY, 0)
+        assert frame.geometry.payload_bits == 0.25 * 160**2
+        picture = system.decode(whole(frame), QUERY)
+        assert picture is not None
+        shown[steps] = psnr_db(source, picture)
+        assert any(f"{steps} steps of search" in note for note in system.notes())
+    assert shown[3] > shown[0] + 0.2
+
+
 @pytest.mark.parametrize("trainable", [False, True])
 def test_without_text_alignment_no_question_is_heard(tmp_path: Path, trainable: bool) -> None:
     """The two ablations; what they send depends on the picture alone."""

@@ -11,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -23,6 +22,7 @@ from pydantic import (
 )
 
 from semantic.frame_geometry import FrameGeometry, LayerGeometry, Rung
+from semantic.plain_yaml import read_plain_yaml
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 
@@ -489,11 +489,11 @@ def read_recipe(path: Path) -> Recipe:
     if not path.suffix and path.name == str(path):
         path = CONFIG_FOLDER / f"{path.name}.yaml"
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_plain_yaml(path)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML ({error})") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from semantic.asked_photos import DEFAULT_QUERY
 from semantic.evaluation.rates import ChannelName, PolicyName
+from semantic.plain_yaml import read_plain_yaml
 from semantic.systems.spec import CodedSpec, ControlSpec, SystemSpec, UoiscSpec
 
 EMBEDDED_JUDGE = "recognition"
@@ -190,11 +191,11 @@ def _difference(one: Any, other: Any, key: str) -> str | None:
 
 def _read(file: Path) -> Plan:
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        data = read_plain_yaml(file)
     except OSError as error:
         raise PlanError(f"{file}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise PlanError(f"{file}: not YAML ({error})") from None
+    except ValueError as error:
+        raise PlanError(f"{file}: {error}") from None
     if not isinstance(data, dict):
         raise PlanError(
             f"{file}: expected keys ({', '.join(Plan.model_fields)}), found {data!r:.60}"

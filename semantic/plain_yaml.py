@@ -1,0 +1,55 @@
+"""YAML files of this project: plain data, in which every key stands once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses repeated keys (the last would win, silently) and references."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        # A page of text that aliases unfold to gigabytes is the classic way to stop a YAML reader.
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(
+                problem="references (*name) are not used here", problem_mark=mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue  # SafeLoader says what is wrong with it
+            line = key_node.start_mark.line + 1
+            if key_node.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key_node.value}: stands here and on line {seen[key_node.value]}",
+                    problem_mark=key_node.start_mark,
+                )
+            seen[key_node.value] = line
+        return super().construct_mapping(node, deep)
+
+
+def read_plain_yaml(file: Path) -> Any:
+    """Data of a YAML file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no such file; the message has the line where there is one.
+    """
+    text = file.read_bytes()
+    try:
+        return yaml.load(text.decode("utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except UnicodeDecodeError:
+        raise ValueError("expected YAML text in UTF-8, this is not") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = "" if mark is None else f"line {mark.line + 1}: "
+        raise ValueError(f"not YAML ({line}{error.problem})") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"not YAML ({str(error).splitlines()[0]})") from None

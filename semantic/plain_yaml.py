@@ -9,16 +9,7 @@ import yaml
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses repeated keys (the last would win, silently) and references."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        # A page of text that aliases unfold to gigabytes is the classic way to stop a YAML reader.
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(
-                problem="references (*name) are not used here", problem_mark=mark
-            )
-        return super().compose_node(parent, index)
+    """SafeLoader that refuses repeated keys (the last would win, silently)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}

@@ -52,7 +52,7 @@ def search_indices(
             Damage(mask.clone(), mask.new_full(mask.shape, -1, dtype=torch.long)) for mask in unsent
         ]
         spreads = [q.codebook.detach().std((1, 2)).mean() for q in model.segment_quantizers]
-        least: Tensor | None = None
+        least = pictures.new_full((len(pictures),), math.inf)
         best: list[Tensor] = []
         for step in range(steps + 1):
             found = [
@@ -64,10 +64,8 @@ def search_indices(
             decoded = model.decoder([one.vectors for one in found]).float()
             with torch.no_grad():
                 errors = _error(decoded.clamp(0, 1), pictures, weights)
-                better = (
-                    torch.ones_like(errors, dtype=torch.bool) if least is None else errors < least
-                )
-                least = errors if least is None else torch.where(better, errors, least)
+                better = errors < least
+                least = torch.where(better, errors, least)
                 indices = [one.indices for one in found]
                 best = [
                     torch.where(better[:, None, None], new, old)

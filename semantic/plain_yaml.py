@@ -33,9 +33,9 @@ def read_plain_yaml(file: Path) -> Any:
         OSError: it cannot be read.
         ValueError: it is no such file; the message has the line where there is one.
     """
-    text = file.read_bytes()
+    raw = file.read_bytes()
     try:
-        return yaml.load(text.decode("utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(raw.decode("utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     except UnicodeDecodeError:
         raise ValueError("expected YAML text in UTF-8, this is not") from None
     except yaml.MarkedYAMLError as error:

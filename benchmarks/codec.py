@@ -22,6 +22,7 @@ from benchmarks.rivals import code_photos
 from semantic.asked_photos import AskedPhoto
 from semantic.codec import Codec, picture_to_tensor
 from semantic.index_frame import FrameGeometry, IndexFrame
+from semantic.index_search import LIKENESS
 from semantic.judge import Agreement, Judge, Reference, ask_reference
 from semantic.metrics import ms_ssim, psnr_db
 from semantic.pictures import load_picture
@@ -110,6 +111,7 @@ class CodecReport:
         questions: rows, one encoding each.
         focus: how far bits followed the questions.
         search_steps: of the search for better indices.
+        search_likeness: how much that search minded how a picture looks to the image tower.
         main: the rate that was asked for.
         ladder: every rate measured, lowest first.
         reference: the judge's answers about the sources, with what chance gives.
@@ -122,6 +124,7 @@ class CodecReport:
     questions: int
     focus: float
     search_steps: int
+    search_likeness: float
     main: RungReport
     ladder: list[RungReport]
     reference: Reference
@@ -140,6 +143,7 @@ class CodecReport:
             "judge": self.judge,
             "focus": self.focus,
             "search_steps": self.search_steps,
+            "search_likeness": self.search_likeness,
             **count,
             **self.main.to_json(),
             **chance,
@@ -232,6 +236,7 @@ def benchmark_codec(
     with_containers: bool = False,
     focus: float | None = None,
     search_steps: int = 0,
+    search_likeness: float | None = None,
     seed: int = 0,
     progress: Progress = lambda what, done, total: None,
 ) -> CodecReport:
@@ -247,6 +252,7 @@ def benchmark_codec(
         with_containers: measure rivals also with their whole files counted.
         focus: of :meth:`semantic.codec.Codec.encode`; None means the codec's usual one.
         search_steps: likewise.
+        search_likeness: likewise.
         seed: of the photos that stand for chance, and of the bootstrap.
         progress: called with what is being done, how far, out of how many.
 
@@ -262,6 +268,7 @@ def benchmark_codec(
     sources, queries = [photos[row.file] for row in rows], [row.question for row in rows]
     asked = _Asked(rows, photos, judge, ask_reference(judge, sources, queries, seed))
     followed = codec.usual_focus if focus is None else focus
+    likeness = LIKENESS if search_likeness is None else search_likeness
     main = codec.geometry if rate is None else rate
     ladder = {}
     for geometry in codec.geometries if with_ladder else (main,):
@@ -270,7 +277,13 @@ def benchmark_codec(
         def report(what: str, done: int, total: int, name: str = name) -> None:
             progress(f"{name}, {what}", done, total)
 
-        encode = partial(codec.encode, rate=geometry, focus=followed, search_steps=search_steps)
+        encode = partial(
+            codec.encode,
+            rate=geometry,
+            focus=followed,
+            search_steps=search_steps,
+            search_likeness=likeness,
+        )
         measured = _measure_rung(codec, asked, geometry, encode, report)
         budget = geometry.payload_bits // 8
         ladder[geometry] = replace(
@@ -287,6 +300,7 @@ def benchmark_codec(
         len(rows),
         followed,
         search_steps,
+        likeness,
         ladder[main],
         list(ladder.values()),
         asked.reference,

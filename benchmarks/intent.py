@@ -24,6 +24,7 @@ from blocks.modem import waveform as wf
 from semantic.asked_photos import DEFAULT_QUERY, PhotosError
 from semantic.codec import Codec
 from semantic.index_frame import FrameGeometry
+from semantic.index_search import LIKENESS
 from semantic.metrics import psnr_db
 from semantic.pictures import load_picture
 
@@ -58,6 +59,7 @@ class IntentReport:
         mcs: code rate for which the symbols are counted.
         focus: how far bits followed the question.
         search_steps: of the search for better indices.
+        search_likeness: how much that search minded how a picture looks to the image tower.
         photos: with at least one pair.
         sets: ``all`` (asked for things other than persons), ``even`` (choices were made on them), ``odd``,
             ``person`` (asked for persons).
@@ -70,6 +72,7 @@ class IntentReport:
     mcs: int
     focus: float
     search_steps: int
+    search_likeness: float
     photos: int
     sets: dict[str, IntentFigures]
     psnr_db: PhotoMean
@@ -92,6 +95,7 @@ class IntentReport:
             "bits_per_pixel": self.geometry.bits_per_pixel,
             "focus": self.focus,
             "search_steps": self.search_steps,
+            "search_likeness": self.search_likeness,
             "sets": {
                 name: {
                     key: None if value is None else value.to_json()
@@ -124,6 +128,7 @@ def benchmark_intent(
     rate: FrameGeometry,
     focus: float,
     search_steps: int = 0,
+    search_likeness: float | None = None,
     mcs: int = 4,
     seed: int = 0,
     progress: Progress = lambda done, total: None,
@@ -136,6 +141,7 @@ def benchmark_intent(
         rate: one of the codec's.
         focus: of :meth:`semantic.codec.Codec.encode`.
         search_steps: likewise.
+        search_likeness: likewise.
         mcs: code rate for which symbols are counted; it changes nothing else.
         seed: of the bootstrap.
         progress: called with pictures done, out of how many.
@@ -155,8 +161,17 @@ def benchmark_intent(
         raise PhotosError("no photo has two objects of different names, apart and of fair size")
     needed = sorted({number for pair in pairs for number in pair})
 
+    likeness = LIKENESS if search_likeness is None else search_likeness
+
     def send(source: Image.Image, question: str, focus: float) -> _Received:
-        frame = codec.encode(source, question, rate=rate, focus=focus, search_steps=search_steps)
+        frame = codec.encode(
+            source,
+            question,
+            rate=rate,
+            focus=focus,
+            search_steps=search_steps,
+            search_likeness=likeness,
+        )
         picture = codec.decode(frame)
         difference = np.asarray(source, np.float64) - np.asarray(picture, np.float64)
         return _Received(np.square(difference).mean(2), psnr_db(source, picture))
@@ -187,6 +202,7 @@ def benchmark_intent(
         mcs,
         focus,
         search_steps,
+        likeness,
         len({regions[asked].photo for asked, _ in pairs}),
         sets,
         mean,

@@ -33,6 +33,7 @@ def codec(
     bits_per_pixel: options.BitsPerPixel = None,
     focus: options.Focus = None,
     search_steps: options.SearchSteps = 0,
+    search_likeness: options.SearchLikeness = None,
     ladder: Annotated[bool, typer.Option(help="Every rate of the codec, or only one.")] = True,
     rivals: Annotated[
         str, typer.Option(help="Coders at the same bytes beside it, by comma; none for none.")
@@ -72,8 +73,9 @@ def codec(
     with console.status("loading the codec and the judge") as status:
         loaded = load_codec(checkpoint, device, amp=bf16, compiled=compiled)
         judging = load_judge(judge, str(loaded.device))
-        trained_with = read_metadata(checkpoint or EMBEDDED_CHECKPOINT).get("intent_judge")
-        refuse_same_judge(judging, trained_with)
+        taught_by = read_metadata(checkpoint or EMBEDDED_CHECKPOINT).get("intent_judge")
+        looking = loaded.looking_at_itself(search_steps, search_likeness)
+        refuse_same_judge(judging, [taught_by, looking])
         report = benchmark_codec(
             loaded,
             judging,
@@ -84,6 +86,7 @@ def codec(
             with_containers=containers,
             focus=loaded.usual_focus if focus is None else focus,
             search_steps=search_steps,
+            search_likeness=search_likeness,
             seed=seed,
             progress=lambda what, done, total: status.update(f"{what}: {done} of {total}"),
         )
@@ -119,8 +122,8 @@ def print_report(report: CodecReport) -> None:
         table.add_section()
     print_table(table)
     make_console(stderr=False).print(
-        f"{report.photos} photos, {report.questions} questions, {report.search_steps} steps of search; judge "
-        f"by chance "
+        f"{report.photos} photos, {report.questions} questions, {report.search_steps} steps of search "
+        f"(likeness {report.search_likeness:g}); judge by chance "
         f"{values['judge_chance']:.1%} (grey picture {values['judge_chance_blank']:.1%}, another photo "
         f"{_text(values['judge_chance_unrelated'], '.1%')}); codebook usage "
         f"{values['codebook_usage']:.1%}; p95 of encoding {values['encode_p95_ms']:.0f} ms, of decoding "

@@ -26,6 +26,7 @@ def intent(
     bits_per_pixel: options.BitsPerPixel = 0.45,
     focus: options.Focus = None,
     search_steps: options.SearchSteps = 0,
+    search_likeness: options.SearchLikeness = None,
     mcs: Annotated[
         int, typer.Option(min=0, max=9, help="Code rate for which symbols are counted.")
     ] = 4,
@@ -53,6 +54,7 @@ def intent(
             rate=codec.rate(bits_per_pixel),
             focus=codec.usual_focus if focus is None else focus,
             search_steps=search_steps,
+            search_likeness=search_likeness,
             mcs=mcs,
             seed=seed,
             progress=lambda done, total: status.update(f"picture {done} of {total}"),
@@ -79,7 +81,8 @@ def print_report(report: IntentReport) -> None:
         f"{report.photos} photos, asked for things other than persons unless said so; choices were made on "
         f"photos of even number. Whole pictures {report.psnr_db.mean:.2f} dB, at the same rate with nobody "
         f"asking {report.psnr_without_query_db.mean:.2f} dB; {values['symbols']} symbols at mcs "
-        f"{report.mcs}, focus {report.focus:g}, {report.search_steps} steps of search",
+        f"{report.mcs}, focus {report.focus:g}, {report.search_steps} steps of search "
+        f"(likeness {report.search_likeness:g})",
         markup=False,
     )
 

@@ -26,6 +26,7 @@ def encode(
     bits_per_pixel: options.BitsPerPixel = None,
     focus: options.Focus = None,
     search_steps: options.SearchSteps = 0,
+    search_likeness: options.SearchLikeness = None,
     checkpoint: options.Checkpoint = None,
     device: options.Device = "auto",
 ) -> None:
@@ -48,6 +49,7 @@ def encode(
             rate=codec.rate(bits_per_pixel),
             focus=focus,
             search_steps=search_steps,
+            search_likeness=search_likeness,
         )
     atomic_write(output, frame.to_bytes())
     geometry = frame.geometry

@@ -146,6 +146,7 @@ class _Sending:
                 self._frame_id,
                 rate=rate,
                 search_steps=self._settings.codec.search_steps,
+                search_likeness=self._settings.codec.search_likeness,
             )
         self._frame_id = (self._frame_id + 1) & 0xFFFF_FFFF
         return frame

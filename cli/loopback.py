@@ -51,6 +51,7 @@ def loopback(
         int | None,
         typer.Option(help="Steps of a search for better indices; each takes time, not bits."),
     ] = None,
+    search_likeness: options.SearchLikeness = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for pictures and report.json.")
     ] = None,
@@ -78,6 +79,7 @@ def loopback(
                     "channel.seed": seed,
                     "codec.bits_per_pixel": bits_per_pixel,
                     "codec.search_steps": search_steps,
+                    "codec.search_likeness": search_likeness,
                 }
             ),
         ],
@@ -106,6 +108,7 @@ def loopback(
             query,
             rate=codec.rate(settings.codec.bits_per_pixel),
             search_steps=settings.codec.search_steps,
+            search_likeness=settings.codec.search_likeness,
         )
         encode_s = time.monotonic() - started
         report = send_frame(settings, frame, source, partial(codec.decode, soft=True))

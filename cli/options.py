@@ -39,6 +39,15 @@ SearchSteps = Annotated[
         min=0, max=1000, help="Steps of a search for better indices; each takes time, not bits."
     ),
 ]
+SearchLikeness = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1000,
+        help="How much the search minds how a picture looks to the image tower, beside its squared error; "
+        "by default as measured best.",
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
 ]

@@ -211,6 +211,11 @@ class Codec(Section):
         description="of a picture sent: steps of a search for better indices, each of which takes time and "
         "no bits",
     )
+    search_likeness: Annotated[float, Field(ge=0, le=1000)] | None = Field(
+        default=None,
+        description="how much that search minds how a picture looks to the image tower, beside its squared "
+        "error; none means as measured best",
+    )
     bf16: bool = Field(
         default=False,
         description="the receiver decodes in bfloat16: for GPUs; pictures stay the same to about a level",

@@ -89,17 +89,16 @@ class Backbone(nn.Module):
             pictures: float32 ``[B, 3, side, side]``, 0..1.
 
         Returns:
-            index -> float32 ``[B, C_i, h_i, w_i]`` for every configured index; without gradient where
-            the towers are frozen.
+            index -> float32 ``[B, C_i, h_i, w_i]`` for every configured index; differentiable in pictures
+            that ask for a gradient.
         """
         normalised = (pictures.to(self.mean.device) - self.mean) / self.std
-        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
-            found = self.towers.visual.forward_intermediates(
-                normalised,
-                indices=self.feature_indices,
-                intermediates_only=True,
-                output_fmt="NCHW",
-            )["image_intermediates"]
+        found = self.towers.visual.forward_intermediates(
+            normalised,
+            indices=self.feature_indices,
+            intermediates_only=True,
+            output_fmt="NCHW",
+        )["image_intermediates"]
         return dict(zip(self.feature_indices, found, strict=True))
 
     def text_features(self, queries: list[str]) -> Tensor:

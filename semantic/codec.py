@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from semantic.allocation import allocate, cell_costs, importance
-from semantic.backbone import WeightsError
+from semantic.backbone import WeightsError, towers_digest
 from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_checkpoint
 from semantic.codec_config import CodecConfig, PackagedTowers
 from semantic.index_frame import (
@@ -28,14 +28,14 @@ from semantic.index_frame import (
     IndexFrameError,
     check_query,
 )
-from semantic.index_search import search_indices
+from semantic.index_search import LIKENESS, search_indices
 from semantic.model import CodecModel
 from semantic.patch_relevance import PatchTextMapper, has_patch_vectors
 from semantic.pictures import fit_square, to_rgb
 from semantic.relevance import RelevanceMapper, load_relevance
 
 # How far bits follow the question: chosen by `uoisc benchmark intent`, see docs/codec.md.
-FOCUS = 0.95
+FOCUS = 0.9
 
 # Where nobody says how many bits a picture may have.
 USUAL_BITS_PER_PIXEL = 1.0
@@ -93,13 +93,26 @@ class Codec:
         """What the codec is."""
         return self._model.config
 
+    def looking_at_itself(self, search_steps: int, search_likeness: float | None) -> str | None:
+        """Identity of the judge that a search pleases, its arguments as of :meth:`encode`; None: nobody.
+
+        That is a judge over the codec's own frozen towers, who must not score what was searched for
+        (:func:`semantic.judge.refuse_same_judge`).
+        """
+        likes = search_steps > 0 and search_likeness != 0
+        towers = self._model.config.backbone
+        return towers_digest(towers) if likes and not towers.trainable else None
+
     def load_towers(self) -> None:
         """Load the frozen towers now, not with the first picture to encode.
 
         Raises:
             WeightsError: a tower that is missing, damaged or another version.
         """
-        self._model.backbone.to(self.device)
+        # Not as inference tensors, even where it is the first picture that loads them: a search passes
+        # gradients through them.
+        with torch.inference_mode(False):
+            self._model.backbone.to(self.device)
 
     def rate(self, bits_per_pixel: float | None) -> FrameGeometry:
         """The highest rate of the codec that is not above this one.
@@ -132,6 +145,7 @@ class Codec:
         rate: FrameGeometry | None = None,
         focus: float | None = None,
         search_steps: int = 0,
+        search_likeness: float | None = None,
     ) -> IndexFrame:
         """Picture and question -> indices, eq. (1) to (7).
 
@@ -145,10 +159,13 @@ class Codec:
                 :attr:`usual_focus`.
             search_steps: of a search for better indices (:mod:`semantic.index_search`); bits stay the same,
                 encoding takes longer with every step.
+            search_likeness: how much the search minds how the picture looks to the image tower, beside its
+                squared error; 0: not at all; None means :data:`semantic.index_search.LIKENESS`.
 
         Raises:
             IndexFrameError: a query that is empty, too long or not one line of text; a rate of another
-                codec; a focus above 0 with towers that cannot tell where a question points; steps below 0.
+                codec; a focus above 0 with towers that cannot tell where a question points; steps or a
+                likeness below 0.
             WeightsError: a tower that is missing (see :meth:`load_towers`).
         """
         query = check_query(query)
@@ -159,6 +176,9 @@ class Codec:
             )
         if search_steps < 0:
             raise IndexFrameError(f"search_steps: expected 0 or more, got {search_steps}")
+        likeness = LIKENESS if search_likeness is None else search_likeness
+        if not 0 <= likeness < math.inf:
+            raise IndexFrameError(f"search_likeness: expected 0 or more, got {likeness:g}")
         self.load_towers()
         square = fit_square(to_rgb(picture), self.image_size)
         pictures = picture_to_tensor(square).to(self.device)
@@ -172,7 +192,7 @@ class Codec:
         frame = IndexFrame.of_rate(frame_id, geometry, _to_numpy(found), query, levels)
         if not search_steps:
             return frame
-        better = self._search(pictures, features, frame, weights, search_steps)
+        better = self._search(pictures, features, frame, weights, search_steps, likeness)
         return IndexFrame.of_rate(frame_id, geometry, _to_numpy(better), query, levels)
 
     def _search(
@@ -182,6 +202,7 @@ class Codec:
         frame: IndexFrame,
         weights: NDArray[np.float64] | None,
         steps: int,
+        likeness: float,
     ) -> list[Tensor]:
         """Indices from which the decoder makes a better picture.
 
@@ -194,7 +215,7 @@ class Codec:
             side = math.isqrt(len(weights))
             cells = torch.from_numpy(np.sqrt(weights).reshape(1, 1, side, side)).to(pictures)
             counts = functional.interpolate(cells, counts.shape[2:], mode="bilinear")
-        return search_indices(self._model, pictures, features, unsent, counts, steps)
+        return search_indices(self._model, pictures, features, unsent, counts, steps, likeness)
 
     @torch.inference_mode()
     def encode_batch(self, pictures: Tensor, queries: Sequence[str]) -> list[Tensor]:

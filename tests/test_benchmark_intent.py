@@ -28,7 +28,8 @@ from semantic.pictures import load_picture
 FOCUS = 0.95
 KEYS = {
     *("photos", "pairs", "asked_gain_db", "ci95", "psnr_db", "psnr_without_query_db", "symbols"),
-    *("codec_id", "mcs", "bits", "bits_per_pixel", "focus", "search_steps", "sets", "machine"),
+    *("codec_id", "mcs", "bits", "bits_per_pixel", "focus", "search_steps"),
+    *("search_likeness", "sets", "machine"),
 }
 
 

@@ -113,10 +113,9 @@ def test_another_network_than_the_codecs(judge: RecognitionJudge) -> None:
     backbone = read_recipe(Path("embedded")).codec.backbone
     assert isinstance(backbone, PackagedTowers)
     assert backbone.image_tower.sha256 != judge.config.classifier.sha256
-    refuse_same_judge(judge, None)
-    refuse_same_judge(judge, "0" * 64)
-    with pytest.raises(JudgeError, match="trained to please"):
-        refuse_same_judge(judge, judge.identity)
+    refuse_same_judge(judge, [None, "0" * 64])
+    with pytest.raises(JudgeError, match="made to please"):
+        refuse_same_judge(judge, [None, judge.identity])
 
 
 def test_a_second_judge_is_another_one(judge: RecognitionJudge) -> None:

@@ -102,7 +102,7 @@ def test_the_answer_is_the_answerers() -> None:
     text = judge.answer([source], [QUERY])[0].text
     assert "cat" in text
     assert sent_bytes(frame)[1 : 1 + len(text)].decode() == text
-    assert system.own_judge == judge.identity
+    assert system.own_judges == (judge.identity,)
 
 
 def test_a_budget_that_the_answer_uses_up_is_out_of_reach() -> None:

@@ -12,6 +12,7 @@ from semantic.codec import FOCUS, load_codec
 from semantic.codec_config import Recipe, read_recipe
 from semantic.demo_photos import load_photo
 from semantic.index_frame import IndexFrameError
+from semantic.index_search import LIKENESS
 from semantic.judge import JudgeError, load_judge, refuse_same_judge
 from semantic.metrics import psnr_db
 from semantic.model import CodecModel
@@ -75,7 +76,8 @@ def test_a_search_makes_a_better_picture_of_as_many_bits() -> None:
         picture = system.decode(whole(frame), QUERY)
         assert picture is not None
         shown[steps] = psnr_db(source, picture)
-        assert any(f"{steps} steps of search" in note for note in system.notes())
+        said = f"{steps} steps of search (likeness {LIKENESS:g})" if steps else "no search"
+        assert any(said in note for note in system.notes())
     assert shown[3] > shown[0] + 0.2
 
 
@@ -85,7 +87,7 @@ def test_without_text_alignment_no_question_is_heard(tmp_path: Path, trainable: 
     system = make(checkpoint=untrained(tmp_path, "none", trainable=trainable))
     assert not system.hears_query
     assert system.segment_length == 4
-    assert system.own_judge == "somebody"
+    assert system.own_judges == ("somebody",)
     for photo in ("chelsea", "china"):
         source = load_photo(photo, 32)
         one, other = (system.encode(source, query, 0) for query in (QUERY, OTHER))
@@ -146,8 +148,21 @@ def test_other_pictures_and_other_codecs_frames_are_refused() -> None:
         system.decode(whole(frame), QUERY)
 
 
+def test_whose_eyes_it_searches_with_must_not_score_it(tmp_path: Path) -> None:
+    """Nobody taught this codec, but a search for likeness looks at pictures with its tower."""
+    checkpoint = untrained(tmp_path, "none")
+    searching = make(checkpoint=checkpoint, search_steps=1)
+    (looking,) = set(searching.own_judges) - {"somebody"}
+    assert looking == searching._codec.looking_at_itself(1, None)
+    for blind in ({"search_steps": 0}, {"search_steps": 1, "search_likeness": 0}):
+        assert make(checkpoint=checkpoint, **blind).own_judges == ("somebody",)
+    trainable = untrained(tmp_path, "none", trainable=True)
+    assert make(checkpoint=trainable, search_steps=1).own_judges == ("somebody",)
+    assert make(search_steps=1).own_judges == make().own_judges
+
+
 def test_who_taught_it_must_not_score_it() -> None:
     system = make()
-    refuse_same_judge(load_judge("recognition", self_check=False), system.own_judge)
+    refuse_same_judge(load_judge("recognition", self_check=False), system.own_judges)
     with pytest.raises(JudgeError, match="recognition_lite0"):
-        refuse_same_judge(load_judge("recognition_lite0", self_check=False), system.own_judge)
+        refuse_same_judge(load_judge("recognition_lite0", self_check=False), system.own_judges)

@@ -100,7 +100,8 @@ class Assignment:
         facts = self.systems[system]
         # The weights count, not where they lie.
         spec = facts.spec.model_dump(mode="json", exclude={"checkpoint"})
-        return {"system": spec, "codec_id": facts.codec_id}
+        # What a plan leaves open a system says in its notes: a default that changes is another result.
+        return {"system": spec, "codec_id": facts.codec_id, "settings": facts.notes}
 
 
 def assign(plan: Plan, output: Path, device: str = "auto") -> Assignment:
@@ -118,7 +119,7 @@ def assign(plan: Plan, output: Path, device: str = "auto") -> Assignment:
         raise PlanError(str(error)) from None
     judge = _judge(plan.judge, device)
     for _, system in coded.values():
-        refuse_same_judge(judge, system.own_judge)
+        refuse_same_judge(judge, system.own_judges)
     systems = {label: _facts(spec, system) for label, (spec, system) in coded.items()}
     for control in plan.controls:
         systems[control.label] = SystemFacts(control, control.kind)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -93,17 +93,17 @@ def run_self_checks(judge: Judge, checks: Sequence[SelfCheck]) -> None:
             )
 
 
-def refuse_same_judge(judge: Judge, trained_with: str | None) -> None:
-    """No loss may use the judge that scores.
+def refuse_same_judge(judge: Judge, pleased: Iterable[str | None]) -> None:
+    """No loss may use the judge that scores, neither in training nor in a search at the transmitter.
 
     Args:
         judge: the one about to score.
-        trained_with: identity of the judge in the loss; None where there was none.
+        pleased: identities of the judges in the losses; None where there was none.
 
     Raises:
         JudgeError: they are the same.
     """
-    if trained_with is not None and trained_with == judge.identity:
+    if judge.identity in pleased:
         raise JudgeError(
-            f"judge {judge.name}: the codec was trained to please this very judge; take another one"
+            f"judge {judge.name}: what is sent was made to please this very judge; take another one"
         )

@@ -91,7 +91,7 @@ class PictureSystem:
     codec_id: str | None = None
     segment_length: int | None = None
     hears_query = False
-    own_judge: str | None = None
+    own_judges: tuple[str, ...] = ()
 
     def __init__(self, label: str, kind: str, budget_bytes: int, image_size: int) -> None:
         self.label = label
@@ -142,7 +142,7 @@ class LosslessSystem:
     codec_id: str | None = None
     segment_length: int | None = None
     hears_query = False
-    own_judge: str | None = None
+    own_judges: tuple[str, ...] = ()
 
     def __init__(self, label: str, image_size: int) -> None:
         get_coder("jpeg2000")

@@ -61,7 +61,7 @@ class QueryAwareSystem:
             raise ValueError(f"{spec.label}: its budget in bytes is not known")
         self.label = spec.label
         self.image_size = image_size
-        self.own_judge: str | None = answerer.identity
+        self.own_judges: tuple[str, ...] = (answerer.identity,)
         self._spec = spec
         self._budget_bytes = spec.bytes
         self._answerer = answerer

@@ -48,6 +48,8 @@ class UoiscSpec(_Spec):
         bits_per_pixel: the highest rate of its ladder that is not above this; None means its usual rate.
         focus: how far bits follow the question, 0..1; None means the codec's usual.
         search_steps: of a search for better indices, at the transmitter.
+        search_likeness: how much it minds how pictures look to the image tower, beside their squared
+            error; None means the codec's usual.
         soft: estimate what was lost from its LLRs.
     """
 
@@ -56,6 +58,7 @@ class UoiscSpec(_Spec):
     bits_per_pixel: float | None = Field(None, gt=0)
     focus: float | None = Field(None, ge=0, le=1)
     search_steps: int = Field(0, ge=0, le=1000)
+    search_likeness: float | None = Field(None, ge=0, le=1000)
     soft: bool = False
 
 

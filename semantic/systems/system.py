@@ -46,8 +46,8 @@ class System(Protocol):
         segment_length: d of its quantiser; None where there is none.
         image_size: side in pixels of the square pictures it takes and gives.
         hears_query: False where a question changes neither what is sent nor what is shown.
-        own_judge: identity of the judge whose answers it sends or was trained to keep, None where
-            there is none: that judge must not score it (:func:`semantic.judge.refuse_same_judge`).
+        own_judges: identities of the judges whose answers it sends, or whom it was trained or searches to
+            please: they must not score it (:func:`semantic.judge.refuse_same_judge`).
     """
 
     label: str
@@ -56,7 +56,7 @@ class System(Protocol):
     segment_length: int | None
     image_size: int
     hears_query: bool
-    own_judge: str | None
+    own_judges: tuple[str, ...]
 
     def encode(self, picture: Image.Image, query: str, frame_id: int) -> IndexFrame:
         """What is sent of a picture, given a question.

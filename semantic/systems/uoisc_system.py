@@ -11,6 +11,7 @@ from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_metadata
 from semantic.codec import Codec, load_codec
 from semantic.frame_geometry import FrameGeometry
 from semantic.index_frame import IndexFrame, IndexFrameError
+from semantic.index_search import LIKENESS
 from semantic.systems.picture_system import require_side
 from semantic.systems.spec import UoiscSpec
 from semantic.systems.system import Received, UnreachableError
@@ -59,6 +60,7 @@ class UoiscSystem:
         self._rate = rate_of(spec, device)
         self._soft = spec.soft
         self._search_steps = spec.search_steps
+        self._search_likeness = spec.search_likeness
         self._focus = _focus(spec, self._codec, self._rate)
         self.label = spec.label
         self.codec_id: str | None = self._codec.geometry.codec_id
@@ -66,7 +68,11 @@ class UoiscSystem:
         self.image_size = self._codec.image_size
         self.hears_query = self._codec.config.film != "none" or self._focus > 0
         metadata = read_metadata(spec.checkpoint or EMBEDDED_CHECKPOINT)
-        self.own_judge = metadata.get("intent_judge")
+        pleased = (
+            metadata.get("intent_judge"),
+            self._codec.looking_at_itself(spec.search_steps, spec.search_likeness),
+        )
+        self.own_judges = tuple(sorted({judge for judge in pleased if judge is not None}))
 
     def encode(self, picture: Image.Image, query: str, frame_id: int) -> IndexFrame:
         """See :class:`semantic.systems.system.System`."""
@@ -78,6 +84,7 @@ class UoiscSystem:
             rate=self._rate,
             focus=self._focus,
             search_steps=self._search_steps,
+            search_likeness=self._search_likeness,
         )
 
     def decode(self, received: Received, query: str) -> Image.Image | None:
@@ -86,12 +93,19 @@ class UoiscSystem:
             return None
         return self._codec.decode(received.frame, soft=self._soft)
 
+    def _searched(self) -> str:
+        """How it searched, for a note."""
+        if not self._search_steps:
+            return "no search"
+        likeness = LIKENESS if self._search_likeness is None else self._search_likeness
+        return f"{self._search_steps} steps of search (likeness {likeness:g})"
+
     def notes(self) -> list[str]:
         """See :class:`semantic.systems.system.System`."""
         return [
             f"{self.label}: codec {self.codec_id} ({self._codec.config.name}), "
             f"{self._rate.payload_bits} bits a picture, focus {self._focus:g}, "
-            f"{self._search_steps} steps of search, "
+            f"{self._searched()}, "
             f"{'soft' if self._soft else 'hard'} decisions"
         ]
 

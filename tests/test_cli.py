@@ -104,6 +104,7 @@ def test_wrong_usage_with_json_leaves_standard_output_empty(uoisc: RunCommand) -
         (["config", "show", "loopback", "--set", "transmitter.mcs=99"], "integer from 0 to 9"),
         (["config", "show", "loopback", "--set", "channel.snr_db=nan"], "channel.snr_db"),
         (["config", "show", "loopback", "--set", "codec.search_steps=-1"], "codec.search_steps"),
+        (["config", "show", "loopback", "--set", "codec.search_likeness=-1"], "search_likeness"),
         (["encode", "a.png", "-q", "", "-o", "f.uoisc"], "query: is empty"),
         (["encode", "a.png", "-q", " \t ", "-o", "f.uoisc"], "query: is empty"),
         (["encode", "a.png", "-q", "word " * 10_000, "-o", "f.uoisc"], "at most 1000"),

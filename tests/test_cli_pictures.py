@@ -116,19 +116,24 @@ def test_encode_in_another_process_gives_the_same(
 def test_a_search_sends_other_indices_of_the_same_number(
     workplace: Path, encoded: bytes, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photo = [PHOTO, "--query", QUERY, "--search-steps", "3"]
+    photo = [PHOTO, "--query", QUERY, "--search-steps", "3", "--search-likeness"]
     plain = IndexFrame.from_bytes(encoded)
     codec = load_codec(device="cpu", towers=False)
     source = load_picture(Path(PHOTO), codec.image_size)
     before = psnr_db(source, codec.decode(plain))
-    if command == "encode":
-        assert run(["encode", *photo, "-o", "frame.uoisc"]) == 0
-        frame = IndexFrame.from_bytes((workplace / "frame.uoisc").read_bytes())
-        assert frame.geometry == plain.geometry
-        assert psnr_db(source, codec.decode(frame)) > before + 0.2
-    else:
-        assert run(["loopback", *photo, "--snr-db", "20", "--json"]) == 0
-        assert json.loads(capsys.readouterr().out)["psnr_db"] > before + 0.2
+    found = []
+    for likeness in ("0", "50"):
+        if command == "encode":
+            assert run(["encode", *photo, likeness, "-o", "frame.uoisc"]) == 0
+            frame = IndexFrame.from_bytes((workplace / "frame.uoisc").read_bytes())
+            assert frame.geometry == plain.geometry
+            found.append(psnr_db(source, codec.decode(frame)))
+        else:
+            assert run(["loopback", *photo, likeness, "--snr-db", "20", "--json"]) == 0
+            found.append(json.loads(capsys.readouterr().out)["psnr_db"])
+    # The more likeness counts, the less pixels do.
+    assert found[0] > before + 0.2
+    assert found[0] > found[1] + 0.2
 
 
 def test_decode_writes_the_picture(workplace: Path, encoded: bytes) -> None:

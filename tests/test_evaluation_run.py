@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from semantic.codec import load_codec
+from semantic.evaluation.assignment import assign
+from semantic.evaluation.cells import enumerate_cells
 from semantic.evaluation.plan import Plan, PlanError, load_plan
 from semantic.evaluation.run import Outcome, evaluate
 from semantic.evaluation.table import SCHEMA, read_table
@@ -235,6 +237,22 @@ def test_another_codec_under_the_same_name_is_another_cell(
     systems = (finished.plan.systems[0].model_copy(update={"checkpoint": moved}),)
     plan = finished.plan.model_copy(update={"systems": systems + finished.plan.systems[1:]})
     assert evaluate(plan, output, device="cpu").cells_run == 0
+
+
+def test_a_default_that_changed_is_another_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan may leave a setting open; what a system makes of that decides its results."""
+    systems = [
+        {"kind": "uoisc", "label": "tiny", "checkpoint": "tiny.safetensors", "search_steps": 1},
+        {"kind": "jpeg2000", "label": "J", "same_bits_as": "tiny"},
+    ]
+    plan = load_plan(write_plan(tmp_path, systems=systems))
+    before = assign(plan, tmp_path, "cpu")
+    monkeypatch.setattr("semantic.systems.uoisc_system.LIKENESS", 7.0)
+    after = assign(plan, tmp_path, "cpu")
+    for cell in enumerate_cells(plan):
+        assert (before.cell_file(cell) == after.cell_file(cell)) == (cell.system == "J")
 
 
 def test_systems_of_different_sizes_are_refused(tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ def search_indices(
         likeness: how much the image tower's features count; 0: only pixels do.
 
     Returns:
-        per layer int64 ``[B, N, M]``; :func:`shortfall` of each decoded picture is at most that of the
-        encoder's own indices.
+        per layer int64 ``[B, N, M]``; ``ln(squared error) + likeness * unlikeness`` of each decoded picture
+        is at most that of the encoder's own indices.
     """
     # Outside inference mode, whose tensors no gradient can pass.
     with torch.inference_mode(False), torch.enable_grad():

@@ -198,7 +198,7 @@ def _maps(
         started = time.perf_counter()
         mapper(picture, questions[:1], grid)
         times_ms.append(1000 * (time.perf_counter() - started))
-        cells = mapper.cells(picture).expand(len(numbers), -1, -1, -1)
+        cells = mapper.cells(picture).repeat(len(numbers))
         found = mapper.maps(cells, mapper.class_weights(questions), grid).cpu().double().numpy()
         maps.update(zip(numbers, found, strict=True))
     return [maps[number] for number in range(len(regions))], times_ms

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from semantic.alignment import TextFeatures, TextForm
 from semantic.codec_config import ImageTowerConfig, OpenClipModel, PackagedTowers
-from semantic.folding import fold_batch_norms
+from semantic.folding import fold_batch_norms, put_inputs_first
+from semantic.fused_convolution import fuse_convolutions
 from semantic.torchvision_operators import declare_missing_operators
 
 MAX_QUERY_TOKENS = 77
@@ -81,6 +82,21 @@ class Backbone(nn.Module):
     def train(self, mode: bool = True) -> Backbone:
         """Frozen towers stay in evaluation mode whatever the enclosing model does."""
         return super().train(mode and self.trainable)
+
+    def speed_up(self) -> None:
+        """Put frozen towers into the forms that are fastest for one picture and query at a time.
+
+        Features then hang in their last bits on how many pictures are in a batch, which training in several
+        processes would notice. Trainable towers stay as they are.
+        """
+        if self.trainable:
+            return
+        trunk = getattr(self.towers.visual, "trunk", None)
+        if trunk is not None:
+            from timm.layers import Conv2dSame
+
+            fuse_convolutions(trunk, same=Conv2dSame)
+        put_inputs_first(self.towers.text)
 
     def image_features(self, pictures: Tensor) -> dict[int, Tensor]:
         """Intermediate maps of the image tower.

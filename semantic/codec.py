@@ -22,6 +22,7 @@ from semantic.allocation import allocate, cell_costs, importance
 from semantic.backbone import WeightsError, towers_digest
 from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_checkpoint
 from semantic.codec_config import CodecConfig, PackagedTowers
+from semantic.fused_convolution import fuse_convolutions
 from semantic.index_frame import (
     FrameGeometry,
     IndexFrame,
@@ -60,6 +61,8 @@ class Codec:
         amp: decode in bfloat16 where that is safe (torch's autocast): faster on a GPU, and the same to
             about one level of 255. Encoding stays in float32, for near codewords hang on it.
         compiled: compile the decoder with its first picture; wants a C++ compiler.
+        final: nobody trains or writes the model any more, so its layers may be put into the forms that
+            are fastest (:mod:`semantic.fused_convolution`).
 
     Attributes:
         geometries: of every rate, lowest first, the full one last.
@@ -73,6 +76,7 @@ class Codec:
         *,
         amp: bool = False,
         compiled: bool = False,
+        final: bool = False,
     ) -> None:
         self.geometry = geometry
         self.geometries = model.config.geometries(geometry.codec_id)
@@ -80,8 +84,12 @@ class Codec:
         self._model = model.eval().to(device)
         self._relevance: list[RelevanceMapper | PatchTextMapper | None] = []
         self._amp = amp
+        self._final = final
+        self._towers_ready = False
         if compiled:
             self._model.decoder.compile()
+        elif final:
+            fuse_convolutions(self._model.decoder)
 
     @property
     def image_size(self) -> int:
@@ -109,10 +117,15 @@ class Codec:
         Raises:
             WeightsError: a tower that is missing, damaged or another version.
         """
+        if self._towers_ready:
+            return
         # Not as inference tensors, even where it is the first picture that loads them: a search passes
         # gradients through them.
         with torch.inference_mode(False):
             self._model.backbone.to(self.device)
+            if self._final:
+                self._model.backbone.speed_up()
+        self._towers_ready = True
 
     def rate(self, bits_per_pixel: float | None) -> FrameGeometry:
         """The highest rate of the codec that is not above this one.
@@ -368,7 +381,7 @@ def load_codec(
     """
     chosen = find_device(device)
     model, geometry, _ = read_checkpoint(checkpoint or EMBEDDED_CHECKPOINT)
-    codec = Codec(model, geometry, chosen, amp=amp, compiled=compiled)
+    codec = Codec(model, geometry, chosen, amp=amp, compiled=compiled, final=True)
     if towers:
         codec.load_towers()
     return codec

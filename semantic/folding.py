@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolutions before it: the same frozen network with less to compute.
+"""The same frozen network with less to compute: normalisation folded, weights laid out anew.
 
 Frozen, ``y = w * x`` followed by ``(y - mean) / sqrt(var + eps) * gain + bias`` is one convolution with
 other weights. What follows is equal up to rounding.
@@ -46,12 +46,11 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     convolution.bias = nn.Parameter(shift.clone(), requires_grad=trainable)
 
 
-def put_channels_last(network: nn.Module) -> None:
-    """Lay a convolutional network's weights out with channels last, in place; activations follow.
+def put_inputs_first(network: nn.Module) -> None:
+    """Lay the weights of linear layers out with their inputs first, in place; their shapes stay.
 
-    Depthwise convolutions on a CPU are about twice as fast that way. The last bits of a picture's features
-    then depend on how many pictures are in the batch, which training in several processes would notice.
+    A few vectors at a time, as the words of one query, pass them in two thirds of the time on a CPU.
     """
-    for parameter in network.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            layer.weight.data = layer.weight.data.T.contiguous().T

@@ -3,14 +3,15 @@
 No training and no boxes: class activation maps of the packaged image tower (its ImageNet classifier,
 read cell by cell) meet the query in the text tower's space.
 
-1. The photo, enlarged to ``side`` pixels, passes the image tower with its last stride taken out (the
-   depthwise filters behind it are dilated instead): cells of 16 pixels instead of 32.
-2. The classifier at each cell gives 1000 logits. Class c counts by
+1. The photo, enlarged to ``side`` pixels, passes the image tower once. Its last map has cells of 32 pixels, a
+   map in its middle cells of 16.
+2. The classifier at each cell of the last map gives 1000 logits. Class c counts by
    ``softmax_c(similarity(query, name and definition of c) / temperature)``.
-3. Two readings are added, each scaled to its usual spread over a photo: the weighted logits (they cover
-   an object) and the weighted probabilities (they tell it from its neighbours).
-4. Relevance spreads over cells with like features nearby (a random walk), so that it covers the object
-   and not only its most telling part.
+3. Two readings are interpolated to the cells of 16 pixels and added, each scaled to its usual spread over a
+   photo: the weighted logits (they cover an object) and the weighted probabilities (they tell it from its
+   neighbours).
+4. Before they are added they spread over cells with like features nearby, by the middle map (a random
+   walk), so that relevance covers the object and not only its most telling part.
 
 ImageNet has no class ``person``: what people wear stands for them (:data:`WORN`). What else ImageNet lacks
 is looked for in the nearest classes by name, which may be far off ("fork" finds forklifts).
@@ -21,7 +22,6 @@ is looked for in the nearest classes by name, which may be far off ("fork" finds
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,6 @@ from torch.nn import functional
 
 from semantic.backbone import Backbone, WeightsError, load_backbone, read_classifier
 from semantic.codec_config import PackagedTowers, TextTowerConfig
-from semantic.folding import put_channels_last
 
 CLASS_TEXTS_FILE = Path(__file__).parent / "checkpoints" / "relevance_classes.safetensors"
 
@@ -51,11 +50,16 @@ _PROBABILITY_SHARPNESS = 0.5  # of the logits, before their softmax over classes
 _AFFINITY_TEMPERATURE = 0.2  # of the cosine between two cells' features
 _REACH = 0.2  # standard deviation of one step of the walk, in sides of the photo
 _STEPS = 3
+_FINE = 16  # pixels of a cell of the middle map
 _CONTRAST = 2.0  # slope from standard deviations to the map's logistic
 # Least spread over a photo to which a reading is scaled: three quarters of coco128's objects exceed it,
 # a blank picture stays well below, and its map flat.
 _LOGIT_SPREAD = 0.35
 _PROBABILITY_SPREAD = 0.0003
+
+# The search for a map's offset: its range shrinks 2**54-fold.
+_TRIES = 64
+_ROUNDS = 9
 
 # Classes that are hardly ever photographed without somebody inside, by open_clip's names.
 WORN = (
@@ -109,12 +113,28 @@ class ClassTexts:
     classes: Tensor
 
 
+@dataclass(frozen=True)
+class Cells:
+    """What the image tower says of photos, whatever is asked.
+
+    Args:
+        middle: float32 ``[B, C, side/16, side/16]``.
+        last: float32 ``[B, channels, side/32, side/32]``.
+    """
+
+    middle: Tensor
+    last: Tensor
+
+    def repeat(self, times: int) -> Cells:
+        """One photo's, for as many questions about it."""
+        return Cells(*(cells.expand(times, -1, -1, -1) for cells in (self.middle, self.last)))
+
+
 class RelevanceMapper(nn.Module):
     """Photos and queries -> relevance maps. Frozen.
 
     Args:
         backbone: the packaged towers.
-        trunk: the image tower again, with cells of 16 pixels.
         classifier: weight float32 ``[1000, channels]`` and bias ``[1000]``.
         texts: what the classes are called.
         side: pixels to which photos are scaled.
@@ -128,14 +148,12 @@ class RelevanceMapper(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        trunk: nn.Module,
         classifier: tuple[Tensor, Tensor],
         texts: ClassTexts,
         side: int = _SIDE,
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.trunk = trunk.eval().requires_grad_(False)
         self.side = side
         weight, bias = classifier
         # Relative to the mean class: what lifts all classes alike says nothing about any.
@@ -177,44 +195,68 @@ class RelevanceMapper(nn.Module):
         return weights.index_add_(1, self.text_classes, shares)
 
     @torch.inference_mode()
-    def cells(self, pictures: Tensor) -> Tensor:
-        """Last map of the image tower, float32 ``[B, side/16, side/16, channels]``.
+    def cells(self, pictures: Tensor) -> Cells:
+        """What the image tower says of photos, float32 ``[B, 3, h, h]``, 0..1.
 
         Independent of the query: several questions about one photo need it once.
         """
-        scaled = functional.interpolate(
-            pictures.to(self.weight.device),
-            size=(self.side, self.side),
-            mode="bicubic",
-            align_corners=False,
+        backbone = self.backbone
+        trunk = backbone.towers.visual.trunk
+        reductions = [info["reduction"] for info in trunk.feature_info]
+        scaled = enlarge(pictures.to(self.weight.device), self.side)
+        last, (middle,) = trunk.forward_intermediates(
+            (scaled - backbone.mean) / backbone.std, indices=[reductions.index(_FINE)]
         )
-        found: Tensor = self.trunk((scaled - self.backbone.mean) / self.backbone.std)
-        return found.permute(0, 2, 3, 1)
+        return Cells(middle, last)
 
     @torch.inference_mode()
-    def maps(self, cells: Tensor, class_weights: Tensor, grid: int) -> Tensor:
+    def maps(self, cells: Cells, class_weights: Tensor, grid: int) -> Tensor:
         """Maps from :meth:`cells` and :meth:`class_weights`, as :meth:`forward` returns them."""
         return map_on_grid(self.evidence(cells, class_weights), grid)
 
-    def evidence(self, cells: Tensor, class_weights: Tensor) -> Tensor:
+    def evidence(self, cells: Cells, class_weights: Tensor) -> Tensor:
         """Steps 2 to 4 of the module's text, zero mean: float32 ``[B, side/16, side/16]``."""
-        flat = cells.flatten(1, 2)
-        logits = functional.linear(flat, self.weight, self.bias)
+        logits = functional.linear(_flat(cells.last), self.weight, self.bias)
         probabilities = (logits * _PROBABILITY_SHARPNESS).softmax(-1)
         readings = torch.stack(
             [
                 torch.einsum("bnc,bc->bn", values, class_weights)
                 for values in (logits, probabilities)
             ],
-            dim=-1,
+            dim=1,
         )
-        walk = affinity(flat - flat.mean(1, keepdim=True), cells.shape[1])
+        size = cells.middle.shape[2:]
+        readings = _flat(
+            functional.interpolate(
+                readings.unflatten(2, cells.last.shape[2:]), size=size, mode="bilinear"
+            )
+        )
+        features = _flat(cells.middle)
+        walk = affinity(features - features.mean(1, keepdim=True), size[0])
         for _ in range(_STEPS):
             readings = walk @ readings
         readings = readings - readings.mean(1, keepdim=True)
         usual = readings.new_tensor([_LOGIT_SPREAD, _PROBABILITY_SPREAD])
         scaled = readings / torch.maximum(readings.std(1, keepdim=True), usual)
-        return scaled.sum(-1).unflatten(1, cells.shape[1:3])
+        return scaled.sum(-1).unflatten(1, size)
+
+
+def _flat(maps: Tensor) -> Tensor:
+    """``[B, C, h, h]`` -> ``[B, h*h, C]``."""
+    return maps.flatten(2).transpose(1, 2)
+
+
+def enlarge(pictures: Tensor, side: int) -> Tensor:
+    """Bicubic interpolation of square pictures, float ``[B, C, h, h]`` -> ``[B, C, side, side]``.
+
+    As torch's ``functional.interpolate``, up to rounding; as two products with a matrix it takes a third of
+    the time on a CPU.
+    """
+    height = pictures.shape[-1]
+    ones = torch.eye(height, dtype=pictures.dtype, device=pictures.device)[None, :, :, None]
+    rows = functional.interpolate(ones, size=(side, 1), mode="bicubic", align_corners=False)
+    matrix = rows[0, :, :, 0].T
+    return matrix @ pictures @ matrix.T
 
 
 def affinity(features: Tensor, grid: int) -> Tensor:
@@ -248,7 +290,8 @@ def map_on_grid(evidence: Tensor, grid: int) -> Tensor:
 def fixed_mean(evidence: Tensor, mean: float = MEAN_RELEVANCE) -> Tensor:
     """Monotone map of evidence to 0..1 with a given mean: ``sigmoid(contrast * evidence - offset)``.
 
-    The offset is found by bisection, for each map its own. No evidence anywhere gives ``mean`` anywhere.
+    The offset is found by trying 64 at a time, for each map its own, until doubles end. No evidence anywhere
+    gives ``mean`` anywhere.
 
     Args:
         evidence: float ``[B, h, w]``.
@@ -257,15 +300,18 @@ def fixed_mean(evidence: Tensor, mean: float = MEAN_RELEVANCE) -> Tensor:
     Returns:
         float ``[B, h, w]``.
     """
-    steep = _CONTRAST * evidence.double()
+    steep = _CONTRAST * evidence.double().flatten(1)
     around = torch.logit(torch.tensor(mean, dtype=torch.float64)).item()
-    low = steep.amin((1, 2), keepdim=True) - around
-    high = steep.amax((1, 2), keepdim=True) - around
-    for _ in range(50):
-        offset = (low + high) / 2
-        too_large = (steep - offset).sigmoid().mean((1, 2), keepdim=True) > mean
-        low, high = torch.where(too_large, offset, low), torch.where(too_large, high, offset)
-    return (steep - (low + high) / 2).sigmoid().to(evidence.dtype)
+    low = steep.amin(1, keepdim=True) - around
+    width = steep.amax(1, keepdim=True) - around - low
+    parts = torch.arange(_TRIES, dtype=torch.float64, device=evidence.device) / _TRIES
+    for _ in range(_ROUNDS):
+        offsets = low + width * parts
+        means = (steep[:, None] - offsets[..., None]).sigmoid().mean(-1)
+        # Means fall as offsets rise: the last one that is still too large begins the next round's range.
+        last = ((means > mean).sum(1, keepdim=True) - 1).clamp_min(0)
+        low, width = offsets.gather(1, last), width / _TRIES
+    return (steep - (low + width / 2)).sigmoid().unflatten(1, evidence.shape[1:]).to(evidence)
 
 
 def load_relevance(
@@ -289,35 +335,9 @@ def load_relevance(
         raise ValueError(f"side {side}: expected a multiple of 32")
     if backbone is None:
         backbone = load_backbone(towers, [4], 160)
+        backbone.speed_up()
     texts = read_class_texts(CLASS_TEXTS_FILE, towers.text_tower)
-    return RelevanceMapper(
-        backbone,
-        _fine_trunk(backbone),
-        read_classifier(towers.image_tower),
-        texts,
-        side,
-    )
-
-
-def _fine_trunk(backbone: Backbone) -> nn.Module:
-    """A copy of the image tower with stride 16 instead of 32.
-
-    The last halving is left out; depthwise filters behind it look twice as far apart.
-    """
-    trunk: nn.Module = copy.deepcopy(backbone.towers.visual.trunk)
-    depthwise = [
-        layer
-        for layer in trunk.modules()
-        if isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels
-    ]
-    last = max(number for number, layer in enumerate(depthwise) if layer.stride == (2, 2))
-    # Its padding is worked out from its stride whenever it is called; that of the others is fixed.
-    depthwise[last].stride = (1, 1)
-    for layer in depthwise[last + 1 :]:
-        layer.dilation = (2, 2)
-        layer.padding = tuple(2 * int(side) for side in layer.padding)
-    put_channels_last(trunk)
-    return trunk
+    return RelevanceMapper(backbone, read_classifier(towers.image_tower), texts, side)
 
 
 def class_texts(

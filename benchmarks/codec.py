@@ -22,7 +22,7 @@ from benchmarks.rivals import code_photos
 from semantic.asked_photos import AskedPhoto
 from semantic.codec import Codec, picture_to_tensor
 from semantic.index_frame import FrameGeometry, IndexFrame
-from semantic.index_search import LIKENESS
+from semantic.index_search import likeness_or_usual
 from semantic.judge import Agreement, Judge, Reference, ask_reference
 from semantic.metrics import ms_ssim, psnr_db
 from semantic.pictures import load_picture
@@ -268,7 +268,7 @@ def benchmark_codec(
     sources, queries = [photos[row.file] for row in rows], [row.question for row in rows]
     asked = _Asked(rows, photos, judge, ask_reference(judge, sources, queries, seed))
     followed = codec.usual_focus if focus is None else focus
-    likeness = LIKENESS if search_likeness is None else search_likeness
+    likeness = likeness_or_usual(search_likeness)
     main = codec.geometry if rate is None else rate
     ladder = {}
     for geometry in codec.geometries if with_ladder else (main,):

@@ -24,7 +24,7 @@ from blocks.modem import waveform as wf
 from semantic.asked_photos import DEFAULT_QUERY, PhotosError
 from semantic.codec import Codec
 from semantic.index_frame import FrameGeometry
-from semantic.index_search import LIKENESS
+from semantic.index_search import likeness_or_usual
 from semantic.metrics import psnr_db
 from semantic.pictures import load_picture
 
@@ -161,7 +161,7 @@ def benchmark_intent(
         raise PhotosError("no photo has two objects of different names, apart and of fair size")
     needed = sorted({number for pair in pairs for number in pair})
 
-    likeness = LIKENESS if search_likeness is None else search_likeness
+    likeness = likeness_or_usual(search_likeness)
 
     def send(source: Image.Image, question: str, focus: float) -> _Received:
         frame = codec.encode(

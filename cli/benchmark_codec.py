@@ -109,6 +109,8 @@ _COLUMNS = (
 
 def print_report(report: CodecReport) -> None:
     """A row for every rate and coder, and a line about how they came about."""
+    from semantic.index_search import describe_search
+
     values = report.to_json()
     table = make_table(
         f"Codec {report.codec_id}, judge {report.judge}", "", *(label for label, *_ in _COLUMNS)
@@ -122,8 +124,8 @@ def print_report(report: CodecReport) -> None:
         table.add_section()
     print_table(table)
     make_console(stderr=False).print(
-        f"{report.photos} photos, {report.questions} questions, {report.search_steps} steps of search "
-        f"(likeness {report.search_likeness:g}); judge by chance "
+        f"{report.photos} photos, {report.questions} questions, "
+        f"{describe_search(report.search_steps, report.search_likeness)}; judge by chance "
         f"{values['judge_chance']:.1%} (grey picture {values['judge_chance_blank']:.1%}, another photo "
         f"{_text(values['judge_chance_unrelated'], '.1%')}); codebook usage "
         f"{values['codebook_usage']:.1%}; p95 of encoding {values['encode_p95_ms']:.0f} ms, of decoding "

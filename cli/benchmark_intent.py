@@ -67,6 +67,8 @@ def intent(
 
 def print_report(report: IntentReport) -> None:
     """The figures as a table, and a line about how they came about."""
+    from semantic.index_search import describe_search
+
     values = report.to_json()
     table = make_table(
         f"Codec {report.codec_id}, {values['bits_per_pixel']:.3f} bit per pixel", "", *report.sets
@@ -81,8 +83,8 @@ def print_report(report: IntentReport) -> None:
         f"{report.photos} photos, asked for things other than persons unless said so; choices were made on "
         f"photos of even number. Whole pictures {report.psnr_db.mean:.2f} dB, at the same rate with nobody "
         f"asking {report.psnr_without_query_db.mean:.2f} dB; {values['symbols']} symbols at mcs "
-        f"{report.mcs}, focus {report.focus:g}, {report.search_steps} steps of search "
-        f"(likeness {report.search_likeness:g})",
+        f"{report.mcs}, focus {report.focus:g}, "
+        f"{describe_search(report.search_steps, report.search_likeness)}",
         markup=False,
     )
 

@@ -29,7 +29,7 @@ from semantic.index_frame import (
     IndexFrameError,
     check_query,
 )
-from semantic.index_search import LIKENESS, search_indices
+from semantic.index_search import likeness_or_usual, search_indices
 from semantic.model import CodecModel
 from semantic.patch_relevance import PatchTextMapper, has_patch_vectors
 from semantic.pictures import fit_square, to_rgb
@@ -189,7 +189,7 @@ class Codec:
             )
         if search_steps < 0:
             raise IndexFrameError(f"search_steps: expected 0 or more, got {search_steps}")
-        likeness = LIKENESS if search_likeness is None else search_likeness
+        likeness = likeness_or_usual(search_likeness)
         if not 0 <= likeness < math.inf:
             raise IndexFrameError(f"search_likeness: expected 0 or more, got {likeness:g}")
         self.load_towers()

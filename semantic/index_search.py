@@ -30,6 +30,18 @@ LIKENESS = 1.0
 _LEAST_ERROR = 1e-8
 
 
+def likeness_or_usual(likeness: float | None) -> float:
+    """:data:`LIKENESS` where nobody says."""
+    return LIKENESS if likeness is None else likeness
+
+
+def describe_search(steps: int, likeness: float | None) -> str:
+    """A search in words, for tables and notes."""
+    if not steps:
+        return "no search"
+    return f"{steps} steps of search (likeness {likeness_or_usual(likeness):g})"
+
+
 def search_indices(
     model: CodecModel,
     pictures: Tensor,

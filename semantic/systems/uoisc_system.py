@@ -11,7 +11,7 @@ from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_metadata
 from semantic.codec import Codec, load_codec
 from semantic.frame_geometry import FrameGeometry
 from semantic.index_frame import IndexFrame, IndexFrameError
-from semantic.index_search import LIKENESS
+from semantic.index_search import describe_search
 from semantic.systems.picture_system import require_side
 from semantic.systems.spec import UoiscSpec
 from semantic.systems.system import Received, UnreachableError
@@ -93,19 +93,12 @@ class UoiscSystem:
             return None
         return self._codec.decode(received.frame, soft=self._soft)
 
-    def _searched(self) -> str:
-        """How it searched, for a note."""
-        if not self._search_steps:
-            return "no search"
-        likeness = LIKENESS if self._search_likeness is None else self._search_likeness
-        return f"{self._search_steps} steps of search (likeness {likeness:g})"
-
     def notes(self) -> list[str]:
         """See :class:`semantic.systems.system.System`."""
         return [
             f"{self.label}: codec {self.codec_id} ({self._codec.config.name}), "
             f"{self._rate.payload_bits} bits a picture, focus {self._focus:g}, "
-            f"{self._searched()}, "
+            f"{describe_search(self._search_steps, self._search_likeness)}, "
             f"{'soft' if self._soft else 'hard'} decisions"
         ]
 

@@ -49,7 +49,7 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 def put_inputs_first(network: nn.Module) -> None:
     """Lay the weights of linear layers out with their inputs first, in place; their shapes stay.
 
-    A few vectors at a time, as the words of one query, pass them in two thirds of the time on a CPU.
+    A few vectors at a time, as the words of one query, pass them faster on a CPU.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Linear):

@@ -249,13 +249,11 @@ def _flat(maps: Tensor) -> Tensor:
 def enlarge(pictures: Tensor, side: int) -> Tensor:
     """Bicubic interpolation of square pictures, float ``[B, C, h, h]`` -> ``[B, C, side, side]``.
 
-    As torch's ``functional.interpolate``, up to rounding; as two products with a matrix it takes a third of
-    the time on a CPU.
+    As torch's ``functional.interpolate``, up to rounding; two products with a matrix take a CPU less time.
     """
-    height = pictures.shape[-1]
-    ones = torch.eye(height, dtype=pictures.dtype, device=pictures.device)[None, :, :, None]
+    ones = torch.eye(pictures.shape[-1])[None, :, :, None]
     rows = functional.interpolate(ones, size=(side, 1), mode="bicubic", align_corners=False)
-    matrix = rows[0, :, :, 0].T
+    matrix = rows[0, :, :, 0].T.to(pictures)
     return matrix @ pictures @ matrix.T
 
 
@@ -300,11 +298,12 @@ def fixed_mean(evidence: Tensor, mean: float = MEAN_RELEVANCE) -> Tensor:
     Returns:
         float ``[B, h, w]``.
     """
-    steep = _CONTRAST * evidence.double().flatten(1)
+    # On the CPU: maps are small, and not every device has doubles.
+    steep = _CONTRAST * evidence.cpu().double().flatten(1)
     around = torch.logit(torch.tensor(mean, dtype=torch.float64)).item()
     low = steep.amin(1, keepdim=True) - around
     width = steep.amax(1, keepdim=True) - around - low
-    parts = torch.arange(_TRIES, dtype=torch.float64, device=evidence.device) / _TRIES
+    parts = torch.arange(_TRIES, dtype=torch.float64) / _TRIES
     for _ in range(_ROUNDS):
         offsets = low + width * parts
         means = (steep[:, None] - offsets[..., None]).sigmoid().mean(-1)

@@ -28,6 +28,7 @@ from semantic.relevance import (
     RelevanceMapper,
     affinity,
     class_texts,
+    enlarge,
     fixed_mean,
     load_relevance,
     read_class_texts,
@@ -186,6 +187,12 @@ def test_class_texts_of_another_tower_are_refused(tmp_path: Path) -> None:
 def test_sides_the_tower_cannot_halve_are_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 32"):
         load_relevance(_towers(), side=330)
+
+
+@pytest.mark.parametrize("side", [320, 96])
+def test_enlarging_is_bicubic_interpolation(photos: dict[str, Tensor], side: int) -> None:
+    wanted = torch.nn.functional.interpolate(photos["chelsea"], size=(side, side), mode="bicubic")
+    torch.testing.assert_close(enlarge(photos["chelsea"], side), wanted, atol=1e-5, rtol=0)
 
 
 def test_fixed_mean_keeps_the_order_and_flat_stays_flat() -> None:

@@ -249,7 +249,7 @@ def test_a_default_that_changed_is_another_cell(
     ]
     plan = load_plan(write_plan(tmp_path, systems=systems))
     before = assign(plan, tmp_path, "cpu")
-    monkeypatch.setattr("semantic.systems.uoisc_system.LIKENESS", 7.0)
+    monkeypatch.setattr("semantic.index_search.LIKENESS", 7.0)
     after = assign(plan, tmp_path, "cpu")
     for cell in enumerate_cells(plan):
         assert (before.cell_file(cell) == after.cell_file(cell)) == (cell.system == "J")

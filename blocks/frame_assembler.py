@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blocks.modem.header import BurstHeader
+from semantic.geometries import GeometryTable
 from semantic.index_frame import FrameGeometry, IndexFrame
 
 
@@ -54,11 +55,14 @@ class FrameAssembler:
     """Collects the code blocks of one frame at a time.
 
     Args:
-        geometries: of the codecs and rates that are known.
+        geometries: of the codecs and rates that are known; a stream stands for every whole number of bytes.
+
+    Raises:
+        IndexFrameError: two geometries that a burst header cannot tell apart.
     """
 
     def __init__(self, geometries: Iterable[FrameGeometry]) -> None:
-        self._geometries = {(one.codec_tag, one.payload_bits): one for one in geometries}
+        self._geometries = GeometryTable(geometries)
         self._open: _OpenFrame | None = None
         self._last_finished: tuple[int, int] | None = None
         self.blocks_late = 0
@@ -70,7 +74,7 @@ class FrameAssembler:
 
     def knows(self, header: BurstHeader) -> bool:
         """True where the burst's codec tag names a geometry that has its number of bits."""
-        return (header.codec_tag, header.frame_bits) in self._geometries
+        return self._geometries.find(header.codec_tag, header.frame_bits) is not None
 
     def add(
         self,
@@ -92,7 +96,8 @@ class FrameAssembler:
         Raises:
             ValueError: the codec is not known.
         """
-        if not self.knows(header):
+        geometry = self._geometries.find(header.codec_tag, header.frame_bits)
+        if geometry is None:
             raise ValueError(
                 f"no codec with tag {header.codec_tag:04x} and {header.frame_bits} bits"
             )
@@ -103,7 +108,7 @@ class FrameAssembler:
         if self._open is not None and not _same_frame(self._open.header, header):
             finished += self.finish()
         if self._open is None:
-            self._open = self._begin(header)
+            self._open = _begin(header, geometry)
         self._store(self._open, header, ok, bits, llrs)
         self._open.bursts[fate] = self._open.bursts.get(fate, 0) + 1
         if self._open.ok.all():
@@ -123,17 +128,6 @@ class FrameAssembler:
             AssembledFrame(frame, header.frame_id, header.frame_blocks, good, open_frame.bursts)
         ]
 
-    def _begin(self, header: BurstHeader) -> _OpenFrame:
-        plan = header.plan
-        shape = (plan.blocks, plan.payload_bits)
-        return _OpenFrame(
-            geometry=self._geometries[header.codec_tag, header.frame_bits],
-            header=header,
-            bits=np.zeros(shape, np.uint8),
-            llrs=np.zeros(shape, np.int8),
-            ok=np.zeros(plan.blocks, np.bool_),
-        )
-
     @staticmethod
     def _store(
         frame: _OpenFrame,
@@ -149,6 +143,18 @@ class FrameAssembler:
             frame.bits[number] = bits[row]
             frame.llrs[number] = llrs[row]
             frame.ok[number] = ok[row]
+
+
+def _begin(header: BurstHeader, geometry: FrameGeometry) -> _OpenFrame:
+    plan = header.plan
+    shape = (plan.blocks, plan.payload_bits)
+    return _OpenFrame(
+        geometry=geometry,
+        header=header,
+        bits=np.zeros(shape, np.uint8),
+        llrs=np.zeros(shape, np.int8),
+        ok=np.zeros(plan.blocks, np.bool_),
+    )
 
 
 def _same_frame(one: BurstHeader, other: BurstHeader) -> bool:

@@ -6,6 +6,7 @@ order in which they were sent, and beside a frame the photo it was made of (``.p
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from captures.errors import CaptureError
 from captures.files import read_bounded, replace_file
 from captures.metadata import MAX_SENT_FRAMES, SentFile
 from captures.recording import Recording
-from semantic.geometries import shipped_geometries
+from semantic.geometries import GeometryTable, shipped_geometries
 from semantic.index_frame import (
     MAX_HEADER_BYTES,
     MAX_PAYLOAD_BITS,
@@ -127,9 +128,15 @@ def _load(folder: Path, entry: SentFile) -> SentFrame:
 
 
 def known_geometries(frames: Sequence[SentFrame]) -> list[FrameGeometry]:
-    """Geometries of the shipped codecs and of these frames: what a receiver of them has to know."""
-    known = {(one.codec_tag, one.payload_bits): one for one in shipped_geometries()}
-    for sent in frames:
-        geometry = sent.frame.geometry
-        known[geometry.codec_tag, geometry.payload_bits] = geometry
-    return list(known.values())
+    """Geometries of these frames and of the shipped codecs: what a receiver of them has to know.
+
+    A shipped codec that a burst header cannot tell from one of theirs is left out.
+
+    Raises:
+        IndexFrameError: frames of two codecs that a burst header cannot tell apart.
+    """
+    known = GeometryTable(sent.frame.geometry for sent in frames)
+    for geometry in shipped_geometries():
+        with contextlib.suppress(IndexFrameError):
+            known.add(geometry)
+    return list(known.geometries)

@@ -8,6 +8,9 @@ Bits of a rung, in order: what even the poorest level has, whose place is known 
 the map adds; each as layer, segment, token, most significant bit first. Copies of the map stand at the
 start of equal parts of the whole, at least one per :data:`MAP_PERIOD_BITS`: if a code block is lost, another
 one has it.
+
+A picture of a stream codec is a byte string of any length instead, which itself says how large the picture
+is: one layer with one segment, a token for each byte.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ MAX_PAYLOAD_BITS = (1 << 20) - 1
 MAX_BITS_PER_INDEX = 16
 MAX_LAYERS = 64
 MAX_LEVELS = 64
+STREAM_BITS_PER_INDEX = 8
 MAX_MAP_GRID = 64
 # About a code block (8448 bits at the most): a picture of several has a copy of the map in most.
 MAP_PERIOD_BITS = 8192
@@ -91,18 +95,18 @@ class FrameGeometry:
 
     Args:
         codec_id: 8 hexadecimal digits, short hash of the codec's configuration and weights.
-        image_size: side of the square picture in pixels.
+        image_size: side of the square picture in pixels; None for a stream.
         bits_per_index: log2 of the number of codewords per codebook, 1..16.
         layers: shape of each layer's index array, in transmission order.
         rung: which of the indices are sent; None means all.
 
     Raises:
-        IndexFrameError: a value out of range, a rung that does not fit the layers, or more payload bits
-            than a burst header can announce.
+        IndexFrameError: a value out of range, a rung that does not fit the layers, a stream that is not
+            bytes in one layer of one segment, or more payload bits than a burst header can announce.
     """
 
     codec_id: str
-    image_size: int
+    image_size: int | None
     bits_per_index: int
     layers: tuple[LayerGeometry, ...]
     rung: Rung | None = None
@@ -116,7 +120,8 @@ class FrameGeometry:
             raise IndexFrameError(
                 f"codec_id must be 8 lower-case hexadecimal digits, got {self.codec_id!r:.40}"
             )
-        require_int("image_size", self.image_size, 1, 16384)
+        if self.image_size is not None:
+            require_int("image_size", self.image_size, 1, 16384)
         require_int("bits_per_index", self.bits_per_index, 1, MAX_BITS_PER_INDEX)
         if not 1 <= len(self.layers) <= MAX_LAYERS:
             raise IndexFrameError(f"layers: expected 1 to {MAX_LAYERS}, got {len(self.layers)}")
@@ -128,8 +133,32 @@ class FrameGeometry:
                 f"frame of {self.all_indices * self.bits_per_index} bits is longer than the "
                 f"{MAX_PAYLOAD_BITS} a burst header can announce"
             )
+        if self.is_stream:
+            segments = [layer.segments for layer in self.layers]
+            if (
+                self.bits_per_index != STREAM_BITS_PER_INDEX
+                or segments != [1]
+                or self.rung is not None
+            ):
+                raise IndexFrameError(
+                    "stream (no image_size): expected 8 bits per index, one layer of one segment and no rung"
+                )
         if self.rung is not None:
             self._check_rung(self.rung)
+
+    @classmethod
+    def of_stream(cls, codec_id: str, payload_bytes: int) -> FrameGeometry:
+        """Geometry of a picture that a stream codec made so many bytes of.
+
+        Raises:
+            IndexFrameError: no bytes at all, or more than a burst header can announce.
+        """
+        return cls(codec_id, None, STREAM_BITS_PER_INDEX, (LayerGeometry(payload_bytes, 1),))
+
+    @property
+    def is_stream(self) -> bool:
+        """True where a picture is a byte string, in which its size stands."""
+        return self.image_size is None
 
     def _check_rung(self, rung: Rung) -> None:
         require_int("rung.grid", rung.grid, 1, MAX_MAP_GRID)
@@ -186,14 +215,22 @@ class FrameGeometry:
 
     @property
     def bits_per_pixel(self) -> float:
-        """Payload bits divided by the number of pixels."""
+        """Payload bits divided by the number of pixels.
+
+        Raises:
+            IndexFrameError: a stream, of which only the frame knows (``IndexFrame.bits_per_pixel``).
+        """
+        if self.image_size is None:
+            raise IndexFrameError(
+                f"bits per pixel: of stream codec {self.codec_id} only frames have any"
+            )
         return self.payload_bits / self.image_size**2
 
     @property
     def codec_tag(self) -> int:
         """First 16 bits of ``codec_id``: what the burst header carries to name the codec.
 
-        The header's number of payload bits tells the codec's rungs apart.
+        The header's number of payload bits tells the codec's rungs apart, and is the length of a stream.
         """
         return int(self.codec_id[:4], 16)
 

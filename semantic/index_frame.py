@@ -8,6 +8,9 @@ exactly one of those. NumPy only, so that a machine with a radio and no torch ca
 Bit order on the air: layer, then segment, then token, each index most significant bit first. A lost
 stretch of bits thus costs one segment of many tokens (a little of the picture everywhere) and not all
 segments of a few tokens (a hole). Below the full rate only some are sent (:mod:`semantic.frame_geometry`).
+
+A stream codec's frame is a byte string, each byte an index. What it means stands in
+:mod:`semantic.frame.slices`, of which this module asks the picture's size.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semantic.frame.slices import read_picture_size
 from semantic.frame_geometry import (
     MAX_BITS_PER_INDEX,
     MAX_LAYERS,
@@ -43,13 +47,17 @@ __all__ = [
     "IndexFrame",
     "IndexFrameError",
     "LayerGeometry",
+    "NothingReceivedError",
     "Rung",
     "check_query",
 ]
 
-# 2 is 1 with a rung and perhaps a map of levels; a frame at the full rate is still written as 1.
+# 2 is 1 with a rung and perhaps a map of levels; a frame at the full rate is still written as 1. 3 is 1 of
+# a stream, its bytes written as bytes.
 FORMAT_VERSION = 1
 RUNG_FORMAT_VERSION = 2
+STREAM_FORMAT_VERSION = 3
+_VERSIONS = (FORMAT_VERSION, RUNG_FORMAT_VERSION, STREAM_FORMAT_VERSION)
 FILE_MAGIC = b"UOISCIDX"
 MAX_QUERY_CHARACTERS = 1000
 MAX_HEADER_BYTES = 64 * 1024
@@ -57,6 +65,10 @@ MAX_FRAME_ID = (1 << 32) - 1
 
 _FILE_PREFIX = struct.Struct("<8sHII")  # magic, version, header bytes, payload bytes
 _FILE_CHECK = struct.Struct("<I")
+
+
+class NothingReceivedError(IndexFrameError):
+    """A frame of which too little arrived to make any picture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +82,7 @@ class IndexFrame:
         query: the user's question; carried along where it is known, never needed to decode.
         erased: per layer ``bool [tokens, segments]``, True where the index was not received; None
             means that everything sent is there. Indices that are erased or were not sent read 0 and
-            mean nothing.
+            mean nothing. Of a stream see :meth:`from_bits`.
         bit_llrs: ``int8 [payload_bits]`` log-likelihood ratios ln P(0)/P(1) in steps of
             :data:`LLR_STEP`, in the order of :meth:`to_bits`; None where not known.
         levels: ``uint8 [grid * grid]``, level of every cell, where the geometry has a map. None there
@@ -178,6 +190,22 @@ class IndexFrame:
         sent = sum(int(mask.sum()) for mask in self.sent)
         return 1 - (sent - erased) / (self.geometry.indices if self.map_lost else sent)
 
+    @cached_property
+    def picture_size(self) -> tuple[int, int] | None:
+        """Width and height of the picture in pixels; None for a stream of which no slice arrived."""
+        side = self.geometry.image_size
+        if side is not None:
+            return side, side
+        data = self.indices[0].astype(np.uint8).reshape(-1)
+        lost = np.zeros(data.shape, np.bool_) if self.erased is None else self.erased[0].reshape(-1)
+        return read_picture_size(data.tobytes(), lost)
+
+    @property
+    def bits_per_pixel(self) -> float | None:
+        """Payload bits divided by the number of pixels; None where :attr:`picture_size` is."""
+        size = self.picture_size
+        return None if size is None else self.geometry.payload_bits / (size[0] * size[1])
+
     def to_bits(self) -> NDArray[np.uint8]:
         """The payload as ``uint8 [payload_bits]`` of 0 and 1 (layer, segment, token, MSB first).
 
@@ -216,7 +244,9 @@ class IndexFrame:
             frame_id: 0..2**32-1.
             query: carried along.
             erased_bits: ``bool [payload_bits]``, True where the bit is not known; an index with any
-                unknown bit is erased (and reads 0).
+                unknown bit is erased (and reads 0). Not so a byte of a stream in which a longer stretch
+                of unknown bits begins or ends: it keeps the bits that are known, the others read 0.
+                Code blocks end anywhere in a byte, and the slice next to a lost one needs all its bits.
             bit_llrs: ``int8 [payload_bits]``, kept as it is.
 
         Raises:
@@ -233,13 +263,13 @@ class IndexFrame:
             )
         levels = _read_map(geometry, bits, erased_bits)
         order = geometry.order(levels)
-        places = geometry.index_places[: len(order)]
+        known = bits if erased_bits is None else np.where(erased_bits, 0, bits).astype(np.uint8)
         flat = np.zeros(geometry.all_indices, np.uint16)
-        flat[order] = _from_bits(bits[places])
+        flat[order] = _from_bits(_rows(geometry, known, len(order)))
         flat_erased = None
         if erased_bits is not None:
             flat_erased = np.zeros(geometry.all_indices, np.bool_)
-            flat_erased[order] = erased_bits[places].any(axis=1)
+            flat_erased[order] = _erased_rows(geometry, _rows(geometry, erased_bits, len(order)))
             flat[flat_erased] = 0
         return cls(
             frame_id=frame_id,
@@ -261,14 +291,15 @@ class IndexFrame:
         geometry = self.geometry
         order = geometry.order(self.levels)
         flat = np.zeros((geometry.all_indices, geometry.bits_per_index), np.float32)
-        flat[order] = self.bit_llrs[geometry.index_places[: len(order)]]
+        flat[order] = _rows(geometry, self.bit_llrs, len(order))
         return _unflatten(flat * np.float32(LLR_STEP), geometry)
 
     def to_message(self) -> tuple[bytes, bytes]:
         """JSON header and little-endian payload of a ZMQ message or a file.
 
-        The payload is every index as ``uint16`` (transmission order, 0 where it was not sent), then, where
-        there are any, the erasure flags packed eight to a byte, the LLRs, and the levels.
+        The payload is every index as ``uint16``, a stream's as ``uint8`` (transmission order, 0 where it was
+        not sent), then, where there are any, the erasure flags packed eight to a byte, the LLRs, and the
+        levels.
         """
         header = {
             "format": _version(self.geometry),
@@ -280,7 +311,8 @@ class IndexFrame:
         }
         if self.geometry.rung is not None:
             header["levels"] = self.levels is not None
-        parts = [np.concatenate([a.T.reshape(-1) for a in self.indices]).astype("<u2").tobytes()]
+        flat = np.concatenate([a.T.reshape(-1) for a in self.indices])
+        parts = [flat.astype(_stored_type(self.geometry)).tobytes()]
         if self.erased is not None:
             parts.append(
                 np.packbits(np.concatenate([a.T.reshape(-1) for a in self.erased])).tobytes()
@@ -300,10 +332,10 @@ class IndexFrame:
             raise IndexFrameError(
                 f"format version {header['format']}, expected {_version(geometry)} for such a geometry"
             )
-        count = geometry.all_indices
+        count, stored = geometry.all_indices, _stored_type(geometry)
         has_erased, has_llrs, has_levels = header["erased"], header["bit_llrs"], header["levels"]
         sizes = (
-            2 * count,
+            stored.itemsize * count,
             (count + 7) // 8 if has_erased else 0,
             geometry.payload_bits if has_llrs else 0,
             geometry.rung.grid**2 if has_levels and geometry.rung is not None else 0,
@@ -314,7 +346,7 @@ class IndexFrame:
         indices, packed, llrs, levels = (
             payload[end - size : end] for end, size in zip(ends, sizes, strict=True)
         )
-        flat = np.frombuffer(indices, "<u2").astype(np.uint16)
+        flat = np.frombuffer(indices, stored).astype(np.uint16)
         erased = None
         if has_erased:
             flags = np.unpackbits(np.frombuffer(packed, np.uint8), count=count)
@@ -347,8 +379,7 @@ class IndexFrame:
         magic, version, header_size, payload_size = _FILE_PREFIX.unpack_from(data)
         if magic != FILE_MAGIC:
             raise IndexFrameError("not an index frame (wrong first bytes)")
-        if version not in (FORMAT_VERSION, RUNG_FORMAT_VERSION):
-            raise IndexFrameError(f"format version {version}, expected {FORMAT_VERSION} or 2")
+        _check_version(version)
         expected = _FILE_PREFIX.size + header_size + payload_size + _FILE_CHECK.size
         if len(data) != expected:
             raise IndexFrameError(
@@ -454,14 +485,44 @@ def _parse_header(header_bytes: bytes) -> dict[str, Any]:
     for key, kind in expected.items():
         if key not in header or not isinstance(header[key], kind):
             raise IndexFrameError(f"header: {key} is missing or of the wrong type")
-    if header["format"] not in (FORMAT_VERSION, RUNG_FORMAT_VERSION):
-        raise IndexFrameError(f"format version {header['format']}, expected {FORMAT_VERSION} or 2")
+    _check_version(header["format"])
     return header
+
+
+def _check_version(version: int) -> None:
+    if type(version) is not int or version not in _VERSIONS:
+        raise IndexFrameError(f"format version {version}, expected {FORMAT_VERSION}, 2 or 3")
 
 
 def _version(geometry: FrameGeometry) -> int:
     """Format version of messages and files with this geometry."""
+    if geometry.is_stream:
+        return STREAM_FORMAT_VERSION
     return FORMAT_VERSION if geometry.rung is None else RUNG_FORMAT_VERSION
+
+
+def _stored_type(geometry: FrameGeometry) -> np.dtype[Any]:
+    """How an index is written in messages and files."""
+    return np.dtype(np.uint8 if geometry.is_stream else "<u2")
+
+
+def _rows(geometry: FrameGeometry, values: NDArray[Any], count: int) -> NDArray[Any]:
+    """Of values per payload bit those of the first indices in sending order: ``[count, bits_per_index]``."""
+    if geometry.has_map:
+        return values[geometry.index_places[:count]]
+    # The same without the table: every frame of a stream has a geometry of its own.
+    return values[: count * geometry.bits_per_index].reshape(count, geometry.bits_per_index)
+
+
+def _erased_rows(geometry: FrameGeometry, unknown: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which indices are erased, given which of their bits are unknown; see ``IndexFrame.from_bits``."""
+    some = unknown.any(axis=1)
+    if not geometry.is_stream:
+        return some
+    whole = unknown.all(axis=1)
+    padded = np.pad(whole, 1)
+    at_an_end = padded[:-2] | padded[2:]
+    return whole | (some & ~at_an_end)
 
 
 def _to_bits(values: NDArray[Any], width: int) -> NDArray[np.uint8]:

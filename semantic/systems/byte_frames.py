@@ -26,7 +26,9 @@ def byte_geometry(system: str, size: int, image_size: int) -> FrameGeometry:
     return FrameGeometry(codec_id, image_size, 8, (LayerGeometry(size, 1),))
 
 
-def bytes_to_frame(data: bytes, geometry: FrameGeometry, frame_id: int) -> IndexFrame:
+def bytes_to_frame(
+    data: bytes, geometry: FrameGeometry, frame_id: int, query: str | None = None
+) -> IndexFrame:
     """Bytes, padded with zeros to the geometry's size, as a frame.
 
     Raises:
@@ -37,7 +39,7 @@ def bytes_to_frame(data: bytes, geometry: FrameGeometry, frame_id: int) -> Index
         raise IndexFrameError(f"{len(data)} bytes do not go into a frame of {size}")
     padded = np.zeros(size, np.uint16)
     padded[: len(data)] = np.frombuffer(data, np.uint8)
-    return IndexFrame(frame_id, geometry, (padded.reshape(size, 1),))
+    return IndexFrame(frame_id, geometry, (padded.reshape(size, 1),), query)
 
 
 def frame_to_bytes(frame: IndexFrame) -> bytes:

@@ -1,0 +1,1 @@
+"""What crosses the border between codec and radio. NumPy only."""

@@ -65,25 +65,27 @@ class TextFeatures:
         return TextFeatures(self.vectors.to(device), self.mask.to(device))
 
 
-def to_tokens(maps: list[Tensor], grid: int) -> Tensor:
+def to_tokens(maps: list[Tensor], grid: int | tuple[int, int]) -> Tensor:
     """Bring feature maps onto one grid and flatten them to tokens.
 
-    A map finer than the grid is folded (space to depth: nothing is averaged away), so its side must be a
-    multiple of the grid's.
+    A map finer than the grid is folded (space to depth: nothing is averaged away), so its sides must be
+    the same multiple of the grid's.
 
     Args:
-        maps: float ``[B, C_i, h_i, h_i]``.
-        grid: side of the token grid.
+        maps: float ``[B, C_i, h_i, w_i]``.
+        grid: rows and columns of the token grid, one number for a square.
 
     Returns:
-        float ``[B, grid*grid, sum of C_i (h_i/grid)^2]``.
+        float ``[B, rows*columns, sum of C_i (h_i/rows)^2]``.
     """
+    rows, columns = (grid, grid) if isinstance(grid, int) else grid
     folded = []
     for feature_map in maps:
-        side = feature_map.shape[-1]
-        if side % grid:
-            raise ValueError(f"a {side}x{side} map does not fold onto a {grid}x{grid} grid")
-        folded.append(functional.pixel_unshuffle(feature_map, side // grid))
+        height, width = feature_map.shape[-2:]
+        fold = height // rows
+        if (height, width) != (fold * rows, fold * columns):
+            raise ValueError(f"a {height}x{width} map does not fold onto a {rows}x{columns} grid")
+        folded.append(functional.pixel_unshuffle(feature_map, fold))
     return torch.cat(folded, dim=1).flatten(2).transpose(1, 2)
 
 

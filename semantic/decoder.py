@@ -155,17 +155,22 @@ class PictureDecoder(nn.Module):
         scale = config.image_size // (2 * self.sides[-1])
         self.head = Head(config.decoder, scale)
 
-    def forward(self, layers: list[Tensor]) -> Tensor:
+    def forward(self, layers: list[Tensor], coarsest: tuple[int, int] | None = None) -> Tensor:
         """Reconstruct.
 
         Args:
             layers: per layer float ``[B, N_l, D_l]``, finest grid first.
+            coarsest: rows and columns of the last layer's grid, where the picture is not the codec's square;
+                only for layers whose grids need no enlarging.
 
         Returns:
             float ``[B, 3, side, side]``, nominally 0..1, not clipped.
         """
+        rows, columns = coarsest or (self.grids[-1], self.grids[-1])
         maps = [
-            tokens.transpose(1, 2).unflatten(2, (grid, grid))
+            tokens.transpose(1, 2).unflatten(
+                2, (rows * grid // self.grids[-1], columns * grid // self.grids[-1])
+            )
             for tokens, grid in zip(layers, self.grids, strict=True)
         ]
         output: Tensor | None = None

@@ -1,6 +1,6 @@
-"""The codec as the rest of the project uses it: a picture and a question in, an index frame out, and back.
+"""The paper's codec: a picture and a question in, vector-quantised indices out, and back.
 
->>> codec = load_codec()                                      # doctest: +SKIP
+>>> codec = load_vq_codec()                                   # doctest: +SKIP
 >>> frame = codec.encode(picture, "Is there a cat?")          # doctest: +SKIP
 >>> picture = codec.decode(frame)                             # doctest: +SKIP
 """
@@ -21,6 +21,7 @@ from torch.nn import functional
 from semantic.allocation import allocate, cell_costs, importance
 from semantic.backbone import WeightsError, towers_digest
 from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_checkpoint
+from semantic.codec.settings import EncoderSettings
 from semantic.codec_config import CodecConfig, PackagedTowers
 from semantic.fused_convolution import fuse_convolutions
 from semantic.index_frame import (
@@ -45,7 +46,7 @@ __all__ = [
     "Codec",
     "WeightsError",
     "find_device",
-    "load_codec",
+    "load_vq_codec",
     "picture_to_tensor",
     "tensor_to_picture",
 ]
@@ -92,22 +93,52 @@ class Codec:
             fuse_convolutions(self._model.decoder)
 
     @property
+    def codec_id(self) -> str:
+        """8 hexadecimal digits, short hash of the codec's configuration and weights."""
+        return self.geometry.codec_id
+
+    @property
     def image_size(self) -> int:
         """Side of the square picture in pixels."""
-        return self.geometry.image_size
+        return self._model.config.image_size
+
+    @property
+    def segment_length(self) -> int | None:
+        """Features per index, the paper's d."""
+        return self._model.config.quantizer.segment_length
+
+    @property
+    def name(self) -> str:
+        """As the recipe calls it."""
+        return self.config.name
+
+    @property
+    def hears_query(self) -> bool:
+        """Whether features are aligned with the question."""
+        return self.config.film != "none"
+
+    @property
+    def usual_rates(self) -> tuple[float, ...]:
+        """Bits per pixel of :attr:`geometries`."""
+        return tuple(geometry.bits_per_pixel for geometry in self.geometries)
+
+    @property
+    def model(self) -> CodecModel:
+        """The network."""
+        return self._model
 
     @property
     def config(self) -> CodecConfig:
         """What the codec is."""
         return self._model.config
 
-    def looking_at_itself(self, search_steps: int, search_likeness: float | None) -> str | None:
-        """Identity of the judge that a search pleases, its arguments as of :meth:`encode`; None: nobody.
+    def looking_at_itself(self, settings: EncoderSettings) -> str | None:
+        """Identity of the judge that a search with these settings pleases; None: nobody.
 
         That is a judge over the codec's own frozen towers, who must not score what was searched for
         (:func:`semantic.judge.refuse_same_judge`).
         """
-        likes = search_steps > 0 and search_likeness != 0
+        likes = settings.search_steps > 0 and settings.search_likeness != 0
         towers = self._model.config.backbone
         return towers_digest(towers) if likes and not towers.trainable else None
 
@@ -127,85 +158,90 @@ class Codec:
                 self._model.backbone.speed_up()
         self._towers_ready = True
 
-    def rate(self, bits_per_pixel: float | None) -> FrameGeometry:
-        """The highest rate of the codec that is not above this one.
+    def rate(self, settings: EncoderSettings) -> FrameGeometry:
+        """The highest rate of the codec within the bits of these settings.
 
-        Args:
-            bits_per_pixel: None means the usual rate: :data:`USUAL_BITS_PER_PIXEL`, or the codec's lowest
-                where all are above that.
+        Where they name none, the usual rate: :data:`USUAL_BITS_PER_PIXEL`, or the codec's lowest where all
+        are above that.
 
         Raises:
             IndexFrameError: even the lowest rate is above it.
         """
-        wanted = USUAL_BITS_PER_PIXEL if bits_per_pixel is None else bits_per_pixel
+        lowest = self.geometries[0]
+        pixels = self.image_size**2
+        if settings.bits is not None:
+            wanted = settings.bits / pixels
+        else:
+            wanted = settings.bits_per_pixel or max(USUAL_BITS_PER_PIXEL, lowest.bits_per_pixel)
         for geometry in reversed(self.geometries):
             if geometry.bits_per_pixel <= wanted:
                 return geometry
-        if bits_per_pixel is None:
-            return self.geometries[0]
         raise IndexFrameError(
-            f"bits per pixel: {bits_per_pixel:g} is below {self.geometries[0].bits_per_pixel:.4g}, the "
-            f"lowest rate of codec {self.geometry.codec_id}"
+            f"bits per pixel: {wanted:.4g} is below {lowest.bits_per_pixel:.4g}, the lowest rate of codec "
+            f"{self.codec_id}"
         )
+
+    def payload_bits(self, settings: EncoderSettings, size: tuple[int, int]) -> int:
+        """Bits of a picture, which here is always as large; errors as of :meth:`rate`."""
+        return self.rate(settings).payload_bits
+
+    def prepare(self, picture: Image.Image, max_side: int | None = None) -> Image.Image:
+        """The picture that is sent, to which every figure of quality refers: the centre square, RGB.
+
+        Raises:
+            IndexFrameError: ``max_side`` below the codec's side, which is always the same.
+        """
+        if max_side is not None and max_side < self.image_size:
+            raise IndexFrameError(
+                f"max_side {max_side}: codec {self.codec_id} sends squares of {self.image_size} pixels"
+            )
+        return fit_square(to_rgb(picture), self.image_size)
 
     @torch.inference_mode()
     def encode(
         self,
         picture: Image.Image,
         query: str,
+        settings: EncoderSettings = EncoderSettings(),  # noqa: B008 (frozen)
         frame_id: int = 0,
-        *,
-        rate: FrameGeometry | None = None,
-        focus: float | None = None,
-        search_steps: int = 0,
-        search_likeness: float | None = None,
     ) -> IndexFrame:
         """Picture and question -> indices, eq. (1) to (7).
 
         Args:
-            picture: any size and mode; cropped to its centre square and resized where necessary.
+            picture: any size and mode; see :meth:`prepare`.
             query: the user's question.
+            settings: the codec sends at its highest rate within their bits, by default within
+                :data:`USUAL_BITS_PER_PIXEL`.
             frame_id: 0..2**32-1.
-            rate: one of :attr:`geometries` (see :meth:`rate`); None means the full rate.
-            focus: how far bits follow the question at rates that leave a choice: the share of a cell's
-                importance that its relevance decides, 0 (not at all) to 1; None means
-                :attr:`usual_focus`.
-            search_steps: of a search for better indices (:mod:`semantic.index_search`); bits stay the same,
-                encoding takes longer with every step.
-            search_likeness: how much the search minds how the picture looks to the image tower, beside its
-                squared error; 0: not at all; None means :data:`semantic.index_search.LIKENESS`.
 
         Raises:
-            IndexFrameError: a query that is empty, too long or not one line of text; a rate of another
-                codec; a focus above 0 with towers that cannot tell where a question points; steps or a
-                likeness below 0.
+            IndexFrameError: a query that is empty, too long or not one line of text; fewer bits than the
+                lowest rate takes; a box, or a focus above 0 with towers that cannot tell where a
+                question points.
             WeightsError: a tower that is missing (see :meth:`load_towers`).
         """
         query = check_query(query)
-        geometry = self.geometry if rate is None else rate
-        if geometry not in self.geometries:
+        if settings.boxes:
             raise IndexFrameError(
-                f"rate: of codec {geometry.codec_id}, this is {self.geometry.codec_id}"
+                f"box: codec {self.codec_id} finds what is asked by itself; the two-layer codec takes boxes"
             )
-        if search_steps < 0:
-            raise IndexFrameError(f"search_steps: expected 0 or more, got {search_steps}")
-        likeness = likeness_or_usual(search_likeness)
-        if not 0 <= likeness < math.inf:
-            raise IndexFrameError(f"search_likeness: expected 0 or more, got {likeness:g}")
+        geometry = self.rate(settings)
+        likeness = likeness_or_usual(settings.search_likeness)
         self.load_towers()
-        square = fit_square(to_rgb(picture), self.image_size)
+        square = self.prepare(picture, settings.max_side)
         pictures = picture_to_tensor(square).to(self.device)
         features = self._model.features(pictures, [query])
         found = self._model.nearest(features)
         weights = levels = None
         if geometry.rung is not None and geometry.has_map:
-            wanted = self.usual_focus if focus is None else focus
+            wanted = self.usual_focus if settings.focus is None else settings.focus
             weights = self._importance(pictures, query, geometry.rung.grid, wanted)
             levels = self._levels(pictures, found, geometry, weights)
         frame = IndexFrame.of_rate(frame_id, geometry, _to_numpy(found), query, levels)
-        if not search_steps:
+        if not settings.search_steps:
             return frame
-        better = self._search(pictures, features, frame, weights, search_steps, likeness)
+        steps = settings.search_steps
+        better = self._search(pictures, features, frame, weights, steps, likeness)
         return IndexFrame.of_rate(frame_id, geometry, _to_numpy(better), query, levels)
 
     def _search(
@@ -272,7 +308,7 @@ class Codec:
     @property
     def usual_focus(self) -> float:
         """:data:`FOCUS`, or 0 for a codec whose towers cannot tell where a question points."""
-        return 0.0 if self._relevance_mapper() is None else FOCUS
+        return 0.0 if self.relevance_mapper() is None else FOCUS
 
     def _importance(
         self, pictures: Tensor, query: str, grid: int, focus: float
@@ -280,7 +316,7 @@ class Codec:
         """How much an error in every cell counts, mean 1: float64 ``[cells]``."""
         if focus == 0:
             return np.ones(grid * grid)
-        mapper = self._relevance_mapper()
+        mapper = self.relevance_mapper()
         if mapper is None:
             raise IndexFrameError(
                 f"focus {focus:g}: the towers of codec {self.geometry.codec_id} cannot tell where a "
@@ -288,7 +324,7 @@ class Codec:
             )
         return importance(mapper(pictures, [query], grid)[0].cpu().numpy(), focus)
 
-    def _relevance_mapper(self) -> RelevanceMapper | PatchTextMapper | None:
+    def relevance_mapper(self) -> RelevanceMapper | PatchTextMapper | None:
         """What finds the question in the picture, where the codec's towers can; loaded once."""
         if not self._relevance:
             self._relevance.append(self._load_relevance())
@@ -353,11 +389,19 @@ class Codec:
         known = [self._batch(array) for array in llrs]
         return tensor_to_picture(self._decode(indices, unknown, known))
 
+    def depth(self, frame: IndexFrame) -> NDArray[np.float64] | None:
+        """Indices per token in every cell of a picture, ``[grid, grid]``; None where all have the same."""
+        rung = frame.geometry.rung
+        if rung is None or frame.levels is None:
+            return None
+        counts = np.array([sum(level) for level in rung.levels], np.float64)
+        return counts[frame.levels].reshape(rung.grid, rung.grid)
+
     def _batch(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array)[None].to(self.device)
 
 
-def load_codec(
+def load_vq_codec(
     checkpoint: Path | None = None,
     device: str = "auto",
     *,
@@ -388,7 +432,7 @@ def load_codec(
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name as of :func:`load_codec`.
+    """The device of a name as of :func:`load_vq_codec`.
 
     Raises:
         WeightsError: it is not there.

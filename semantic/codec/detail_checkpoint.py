@@ -1,0 +1,218 @@
+"""Reading and writing the two-layer codec: one safetensors file, and a small JSON file beside it.
+
+The prior's weights are stored as the integers they are, with a power of two for every row; what only shapes
+pixels as float16. The base layer is another checkpoint in the same folder, named by file and ``codec_id``.
+``codec_id`` is recomputed from everything at every load.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from semantic.backbone import WeightsError
+from semantic.codec import fixed_point as fp
+from semantic.codec.base_layer import BaseLayer
+from semantic.codec.detail_layer import DetailConfig, DetailLayer
+from semantic.codec.entropy import EntropyError, ResidualModels
+from semantic.codec.integer_prior import PriorError
+from semantic.codec.two_layer import TwoLayerCodec
+from semantic.codec.vq_codec import Codec, load_vq_codec
+from semantic.geometries import CHECKPOINT_FOLDER
+
+FORMAT = "uo-isc-two-layer-1"
+TWO_LAYER_CHECKPOINT = CHECKPOINT_FOLDER / "two_layer.safetensors"
+
+_TABLE = "residual_table"
+_EXPONENT = ".exponent"
+
+
+def pack_tensors(detail: DetailLayer, table: np.ndarray) -> dict[str, Tensor]:
+    """What a checkpoint keeps of a detail layer."""
+    packed: dict[str, Tensor] = {_TABLE: torch.from_numpy(table.astype(np.int32))}
+    for name, tensor in detail.state_dict().items():
+        value = tensor.detach().cpu()
+        if name.startswith("prior.") and name.endswith(".linear.weight"):
+            packed[name] = (torch.round(value * fp.LINEAR_UNIT) / fp.LINEAR_UNIT).half()
+        elif name.startswith("prior.") and name.endswith(".weight"):
+            exponents = fp.weight_exponents(value)
+            scale = torch.exp2(exponents).view(-1, *[1] * (value.dim() - 1))
+            whole = torch.round(value * scale).clamp(-fp.WEIGHT_LIMIT, fp.WEIGHT_LIMIT)
+            packed[name] = whole.to(torch.int8)
+            packed[name + _EXPONENT] = exponents.to(torch.int8)
+        elif name == "prior.codewords" or name.startswith("prior.") or value.dim() < 2:
+            packed[name] = value
+        else:
+            packed[name] = value.half()
+    return {name: tensor.contiguous() for name, tensor in packed.items()}
+
+
+def unpack_tensors(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Inverse of :func:`pack_tensors`, without the table: a detail layer's ``state_dict``."""
+    state = {}
+    for name, tensor in packed.items():
+        if name == _TABLE or name.endswith(_EXPONENT):
+            continue
+        exponents = packed.get(name + _EXPONENT)
+        value = tensor if name == "prior.codewords" else tensor.float()
+        if exponents is not None:
+            value = value / torch.exp2(exponents.float()).view(-1, *[1] * (value.dim() - 1))
+        state[name] = value
+    return state
+
+
+def compute_codec_id(config: DetailConfig, base_id: str, tensors: Mapping[str, Tensor]) -> str:
+    """First 8 hexadecimal digits of a sha256 over sizes, base layer and tensors."""
+    text = json.dumps({**dataclasses.asdict(config), "base": base_id}, sort_keys=True)
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()[:8]
+
+
+def write_two_layer(
+    file: Path,
+    detail: DetailLayer,
+    table: np.ndarray,
+    base: tuple[str, str],
+    training: Mapping[str, object],
+) -> str:
+    """Write ``file`` and its ``.json`` beside it, each atomically.
+
+    Args:
+        file: ends in ``.safetensors``.
+        detail: trained.
+        table: frequencies of residuals, as :class:`ResidualModels` takes them.
+        base: file name of the base layer's checkpoint, in the same folder, and its ``codec_id``.
+        training: how it was trained, for the record.
+
+    Returns:
+        The ``codec_id``.
+    """
+    tensors = pack_tensors(detail, table)
+    codec_id = compute_codec_id(detail.config, base[1], tensors)
+    metadata = {
+        "format": FORMAT,
+        "codec_id": codec_id,
+        "detail": json.dumps(dataclasses.asdict(detail.config)),
+        "base_file": base[0],
+        "base_id": base[1],
+        "training": json.dumps(training),
+    }
+    _replace(file, save(tensors, metadata))
+    text = json.dumps({"codec_id": codec_id, "stream": True}, indent=2) + "\n"
+    _replace(file.with_suffix(".json"), text.encode())
+    return codec_id
+
+
+def _replace(file: Path, data: bytes) -> None:
+    temporary = file.with_name(file.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, file)
+
+
+def is_two_layer(file: Path) -> bool:
+    """True for a checkpoint of :func:`write_two_layer`; False for any other file, or none."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return (opened.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
+
+
+def load_two_layer(
+    file: Path = TWO_LAYER_CHECKPOINT,
+    device: str = "auto",
+    *,
+    towers: bool = True,
+    amp: bool = False,
+    compiled: bool = False,
+) -> TwoLayerCodec:
+    """Load the two-layer codec.
+
+    Args:
+        file: a checkpoint of :func:`write_two_layer`; its base layer lies in the same folder.
+        device: as for :func:`semantic.codec.vq_codec.load_vq_codec`.
+        towers: False leaves the frozen towers until something is encoded.
+        amp: see :class:`~semantic.codec.two_layer.TwoLayerCodec`.
+        compiled: likewise.
+
+    Raises:
+        WeightsError: a file that is missing, damaged or altered.
+    """
+    try:
+        with safe_open(file, framework="pt", device="cpu") as opened:
+            metadata = opened.metadata() or {}
+            packed = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file}: cannot be read ({error})") from None
+    try:
+        if metadata["format"] != FORMAT:
+            raise ValueError(f"format {metadata['format']!r}")
+        config = DetailConfig(**json.loads(metadata["detail"]))
+        base_file, base_id, claimed = (
+            metadata[key] for key in ("base_file", "base_id", "codec_id")
+        )
+        if Path(base_file).name != base_file:
+            raise ValueError(f"base_file {base_file!r} is no plain name")
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{file}: not a two-layer codec ({error})") from None
+    found = compute_codec_id(config, base_id, packed)
+    if found != claimed:
+        raise WeightsError(
+            f"{file}: contents give codec_id {found}, the file claims {claimed}; it is damaged or was altered"
+        )
+    base = load_vq_codec(file.parent / base_file, device, towers=False, amp=amp)
+    if base.geometry.codec_id != base_id:
+        raise WeightsError(
+            f"{file}: the base layer {base_file} is codec {base.geometry.codec_id}, expected {base_id}"
+        )
+    codec = _build(file, base, config, packed, claimed, amp=amp, compiled=compiled)
+    if towers:
+        codec.load_towers()
+    return codec
+
+
+def load_detail(detail: DetailLayer, file: Path) -> None:
+    """Weights of a checkpoint into a layer of the same sizes.
+
+    Raises:
+        WeightsError: a file that is missing, damaged or of other sizes.
+    """
+    try:
+        with safe_open(file, framework="pt", device="cpu") as opened:
+            packed = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        detail.load_state_dict(unpack_tensors(packed))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise WeightsError(f"{file}: cannot be taken up ({error})") from None
+
+
+def _build(
+    file: Path,
+    base: Codec,
+    config: DetailConfig,
+    packed: Mapping[str, Tensor],
+    codec_id: str,
+    *,
+    amp: bool,
+    compiled: bool,
+) -> TwoLayerCodec:
+    try:
+        detail = DetailLayer(BaseLayer(base).codewords(), config)
+        detail.load_state_dict(unpack_tensors(packed))
+        models = ResidualModels(packed[_TABLE].numpy())
+        return TwoLayerCodec(base, detail, models, codec_id, amp=amp, compiled=compiled)
+    except (KeyError, RuntimeError, ValueError, EntropyError, PriorError) as error:
+        raise WeightsError(f"{file}: tensors do not fit ({error})") from None

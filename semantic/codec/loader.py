@@ -1,0 +1,74 @@
+"""The one door to codecs: a name or a checkpoint file in, something that encodes and decodes pictures out.
+
+>>> codec = load_codec()                                                      # doctest: +SKIP
+>>> source = codec.prepare(photo)                                             # doctest: +SKIP
+>>> frame = codec.encode(source, "Is there a cat?", EncoderSettings(bits=6400))  # doctest: +SKIP
+>>> picture = codec.decode(frame)                                             # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from semantic.backbone import WeightsError
+from semantic.codec.detail_checkpoint import is_two_layer, load_two_layer
+from semantic.codec.settings import EncoderSettings
+from semantic.codec.two_layer import TwoLayerCodec
+from semantic.codec.vq_codec import Codec, load_vq_codec
+from semantic.geometries import CHECKPOINT_FOLDER, DEFAULT_CODEC
+
+__all__ = [
+    "EncoderSettings",
+    "PictureCodec",
+    "WeightsError",
+    "checkpoint_file",
+    "load_codec",
+]
+
+PictureCodec = Codec | TwoLayerCodec
+
+
+def checkpoint_file(checkpoint: str | Path | None = None) -> Path:
+    """File of a codec: a bare name such as ``embedded`` means a shipped one, None the usual one.
+
+    Raises:
+        WeightsError: no shipped codec of that name.
+    """
+    name = Path(DEFAULT_CODEC if checkpoint is None else checkpoint)
+    if name.suffix or name.name != str(name):
+        return name
+    file = CHECKPOINT_FOLDER / f"{name}.safetensors"
+    if not file.exists():
+        shipped = sorted(one.stem for one in CHECKPOINT_FOLDER.glob("*.json"))
+        raise WeightsError(
+            f"codec {str(name)!r}: no shipped codec of that name ({', '.join(shipped)}); the path of a "
+            "checkpoint ends in .safetensors"
+        )
+    return file
+
+
+def load_codec(
+    checkpoint: str | Path | None = None,
+    device: str = "auto",
+    *,
+    towers: bool = True,
+    amp: bool = False,
+    compiled: bool = False,
+) -> PictureCodec:
+    """Load a trained codec of either kind.
+
+    Args:
+        checkpoint: see :func:`checkpoint_file`.
+        device: ``"auto"`` (CUDA or else MPS where there is one), ``"cpu"``, ``"cuda"``, ...
+        towers: False leaves the frozen towers until something is encoded. Who only decodes needs
+            neither them nor the libraries behind them, and starts in half the time.
+        amp: decode in bfloat16 where that is safe.
+        compiled: compile the decoder with its first picture; wants a C++ compiler.
+
+    Raises:
+        WeightsError: a checkpoint or tower that is missing, damaged or another version, or a device
+            that is not there.
+    """
+    file = checkpoint_file(checkpoint)
+    load = load_two_layer if is_two_layer(file) else load_vq_codec
+    return load(file, device, towers=towers, amp=amp, compiled=compiled)

@@ -63,8 +63,17 @@ def train(
     Instead of --processes, torchrun or accelerate launch (-m cli.main train ...) may start them.
     """
     from semantic.recipes import load_recipe
+    from semantic.training.detail_recipe import is_detail_recipe
     from semantic.training_state import TrainingError, check_folder
 
+    if is_detail_recipe(recipe):
+        if overrides or precision or processes > 1:
+            raise TrainingError(
+                f"{recipe}: a recipe with a base takes neither --set, --precision nor --processes"
+            )
+        check_folder(output, resume)
+        _train_detail(recipe, data, output, init_from, max_minutes, device, threads, as_json)
+        return
     if resume and init_from is not None:
         raise TrainingError("--init-from is for new runs: one that resumes has its weights already")
     exact = [] if precision is None else [f"training.precision={precision}"]
@@ -121,6 +130,48 @@ def train_here(
     return run.processes.main
 
 
+def _train_detail(
+    recipe_file: Path,
+    data: Path,
+    output: Path,
+    init_from: Path | None,
+    max_minutes: float | None,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """The detail layer of a two-layer codec."""
+    import torch
+
+    from semantic.codec.vq_codec import load_vq_codec
+    from semantic.dataset import read_photo_set
+    from semantic.geometries import CHECKPOINT_FOLDER
+    from semantic.training.detail import CHECKPOINT_FILE, train_detail
+    from semantic.training.detail_recipe import read_detail_recipe
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    recipe = read_detail_recipe(recipe_file)
+    base_file = recipe.base
+    if base_file.name == str(base_file):
+        base_file = CHECKPOINT_FOLDER / base_file
+    base = load_vq_codec(base_file, device, towers=False)
+    photos = read_photo_set(data, base.config.image_size)
+    with _Progress(recipe.training.steps, max_minutes) as progress:
+        train_detail(
+            recipe,
+            base,
+            photos,
+            output,
+            max_minutes=max_minutes,
+            report=progress.report,
+            watch=progress.watch,
+            watch_base=progress.watch_base,
+            init_from=init_from,
+        )
+    _conclude(output / CHECKPOINT_FILE, as_json)
+
+
 def _set_torch_up(recipe: Recipe, threads: int | None) -> None:
     """Threads, and how exact products of float32 matrices are where the recipe asks for less."""
     import torch
@@ -136,16 +187,18 @@ def _conclude(file: Path, as_json: bool) -> None:
     """What came of it."""
     import json
 
-    from semantic.checkpoint import read_metadata
+    from safetensors import safe_open
 
-    metadata = read_metadata(file)
-    metrics = json.loads(metadata["metrics"])
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    metrics = json.loads(metadata.get("metrics") or metadata["training"])
     if as_json:
         print_json({"checkpoint": str(file), "codec_id": metadata["codec_id"], "metrics": metrics})
         return
+    psnr_db = metrics.get("validation_psnr_db", metrics.get("psnr_db_at_0"))
     make_console().print(
-        f"{file}: codec {metadata['codec_id']}, {metrics['validation_psnr_db']:.2f} dB on the held-out "
-        f"photos after {metrics['steps']:.0f} steps",
+        f"{file}: codec {metadata['codec_id']}, {psnr_db:.2f} dB on the held-out photos after "
+        f"{metrics['steps']:.0f} steps",
         markup=False,
     )
 
@@ -202,6 +255,14 @@ class _Progress:
             description=f"step {step}{self._of}, {hours(elapsed_s)}",
             left=self._left,
         )
+
+    def watch_base(self, done: int, rows: int) -> None:
+        """After every batch of photos whose base layer is made."""
+        self._bar.update(
+            self._task, completed=done / rows, description=f"base layer, {done} of {rows}"
+        )
+        if not self._console.is_terminal and (done == rows or done % 1600 == 0):
+            self._console.print(f"base layer, {done} of {rows}", markup=False)
 
     def report(self, entry: dict[str, Any]) -> None:
         """One line per logged entry."""

@@ -34,7 +34,15 @@ def codec(
     focus: options.Focus = None,
     search_steps: options.SearchSteps = 0,
     search_likeness: options.SearchLikeness = None,
-    ladder: Annotated[bool, typer.Option(help="Every rate of the codec, or only one.")] = True,
+    rates: Annotated[
+        str | None,
+        typer.Option(
+            help="Bits per pixel to measure as well, by comma; none for none; by default the usual ones."
+        ),
+    ] = None,
+    side: Annotated[
+        int, typer.Option(min=88, max=1024, help="Photos are cropped to squares of so many pixels.")
+    ] = 160,
     rivals: Annotated[
         str, typer.Option(help="Coders at the same bytes beside it, by comma; none for none.")
     ] = "jpeg2000",
@@ -65,28 +73,31 @@ def codec(
     rows = read_photos(data, questions, asked, limit)
 
     from benchmarks.codec import benchmark_codec
-    from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_metadata
-    from semantic.codec import load_codec
+    from semantic.checkpoint import read_metadata
+    from semantic.codec.loader import EncoderSettings, checkpoint_file, load_codec
     from semantic.judge import load_judge, refuse_same_judge
 
     console = make_console()
     with console.status("loading the codec and the judge") as status:
         loaded = load_codec(checkpoint, device, amp=bf16, compiled=compiled)
         judging = load_judge(judge, str(loaded.device))
-        taught_by = read_metadata(checkpoint or EMBEDDED_CHECKPOINT).get("intent_judge")
-        looking = loaded.looking_at_itself(search_steps, search_likeness)
-        refuse_same_judge(judging, [taught_by, looking])
+        settings = EncoderSettings(
+            bits_per_pixel=bits_per_pixel,
+            focus=focus,
+            search_steps=search_steps,
+            search_likeness=search_likeness,
+        )
+        taught_by = read_metadata(checkpoint_file(checkpoint)).get("intent_judge")
+        refuse_same_judge(judging, [taught_by, loaded.looking_at_itself(settings)])
         report = benchmark_codec(
             loaded,
             judging,
             rows,
-            rate=loaded.rate(bits_per_pixel),
-            with_ladder=ladder,
+            settings=settings,
+            rates=loaded.usual_rates if rates is None else _numbers(rates),
+            side=side,
             rivals=names,
             with_containers=containers,
-            focus=loaded.usual_focus if focus is None else focus,
-            search_steps=search_steps,
-            search_likeness=search_likeness,
             seed=seed,
             progress=lambda what, done, total: status.update(f"{what}: {done} of {total}"),
         )
@@ -94,6 +105,17 @@ def codec(
         print_json(report.to_json())
     else:
         print_report(report)
+
+
+def _numbers(text: str) -> list[float]:
+    if text == "none":
+        return []
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r}: expected numbers by comma, or none", param_hint="--rates"
+        ) from None
 
 
 _COLUMNS = (
@@ -113,27 +135,46 @@ def print_report(report: CodecReport) -> None:
 
     values = report.to_json()
     table = make_table(
-        f"Codec {report.codec_id}, judge {report.judge}", "", *(label for label, *_ in _COLUMNS)
+        f"Codec {report.codec_id}, judge {report.judge}",
+        "",
+        *(label for label, *_ in _COLUMNS),
+        "codec ahead, dB",
+        "codec ahead, kappa",
     )
     for rung in values["ladder"]:
         coders = {"codec": rung, **rung["rivals"]}
         coders |= {f"{name}, file": one for name, one in rung["rivals_in_containers"].items()}
         for name, one in coders.items():
             cells = ("n/a" if one is None else _text(one[key], form) for _, key, form in _COLUMNS)
-            table.add_row(name, *cells)
+            table.add_row(name, *cells, *_ahead(one))
         table.add_section()
     print_table(table)
+    usage, batch = values["codebook_usage"], report.batch_speed
+    several = (
+        ""
+        if batch is None
+        else f"; {batch.size} at a time {batch.encoded_per_s:.0f} encoded and {batch.decoded_per_s:.0f} "
+        "decoded a second"
+    )
     make_console(stderr=False).print(
         f"{report.photos} photos, {report.questions} questions, "
         f"{describe_search(report.search_steps, report.search_likeness)}; judge by chance "
         f"{values['judge_chance']:.1%} (grey picture {values['judge_chance_blank']:.1%}, another photo "
-        f"{_text(values['judge_chance_unrelated'], '.1%')}); codebook usage "
-        f"{values['codebook_usage']:.1%}; p95 of encoding {values['encode_p95_ms']:.0f} ms, of decoding "
-        f"{values['decode_p95_ms']:.0f} ms; {report.batch_speed.size} at a time "
-        f"{report.batch_speed.encoded_per_s:.0f} encoded and {report.batch_speed.decoded_per_s:.0f} decoded "
-        f"a second on {report.batch_speed.device}, {values['machine']['torch_threads']} threads",
+        f"{_text(values['judge_chance_unrelated'], '.1%')}); codebook usage {_text(usage, '.1%')}; p95 of "
+        f"encoding {values['encode_p95_ms']:.0f} ms, of decoding {values['decode_p95_ms']:.0f} ms{several}; "
+        f"{values['machine']['torch_threads']} threads",
         markup=False,
     )
+
+
+def _ahead(one: dict[str, Any] | None) -> list[str]:
+    """How far the codec is ahead of a rival, with 95 % intervals; empty for the codec itself."""
+    cells = []
+    for key in ("ahead_db", "ahead_kappa"):
+        found = None if one is None else one.get(key)
+        interval = "" if found is None else _text(found["ci95"], "+.2f")
+        cells.append("" if found is None else f"{found['mean']:+.2f} ({interval})")
+    return cells
 
 
 def _text(value: Any, form: str) -> str:

@@ -27,6 +27,14 @@ def intent(
     focus: options.Focus = None,
     search_steps: options.SearchSteps = 0,
     search_likeness: options.SearchLikeness = None,
+    box: Annotated[
+        bool,
+        typer.Option("--box", help="Give the encoder the asked boxes, as if a user drew them."),
+    ] = False,
+    rivals: Annotated[
+        str,
+        typer.Option(help="Coders in the same boxes at the same bytes, by comma; none for none."),
+    ] = "none",
     mcs: Annotated[
         int, typer.Option(min=0, max=9, help="Code rate for which symbols are counted.")
     ] = 4,
@@ -38,23 +46,34 @@ def intent(
 ) -> None:
     """PSNR inside the asked object's boxes, against asking for another object of the photo."""
     from benchmarks.named_objects import read_named_regions
+    from semantic.systems.picture_coders import PICTURE_CODERS
 
+    names = [] if rivals == "none" else rivals.split(",")
+    for name in names:
+        if name not in PICTURE_CODERS:
+            raise typer.BadParameter(
+                f"{name!r} is none of {', '.join(PICTURE_CODERS)}, none", param_hint="--rivals"
+            )
     regions = read_named_regions(data)
     if limit is not None:
         regions = [region for region in regions if region.photo < limit]
 
     from benchmarks.intent import benchmark_intent
-    from semantic.codec import load_codec
+    from semantic.codec.loader import EncoderSettings, load_codec
 
     with make_console().status("loading the codec") as status:
         codec = load_codec(checkpoint, device)
         report = benchmark_intent(
             codec,
             regions,
-            rate=codec.rate(bits_per_pixel),
-            focus=codec.usual_focus if focus is None else focus,
-            search_steps=search_steps,
-            search_likeness=search_likeness,
+            settings=EncoderSettings(
+                bits_per_pixel=bits_per_pixel,
+                focus=focus,
+                search_steps=search_steps,
+                search_likeness=search_likeness,
+            ),
+            box=box,
+            rivals=names,
             mcs=mcs,
             seed=seed,
             progress=lambda done, total: status.update(f"picture {done} of {total}"),
@@ -78,12 +97,18 @@ def print_report(report: IntentReport) -> None:
         table.add_row(label, *(_text(getattr(found, key)) for found in sets))
     gains = [found.asked_gain_db for found in sets]
     table.add_row("pairs", *("0" if gain is None else str(gain.cases) for gain in gains))
+    for name, found in report.rivals.items():
+        table.add_section()
+        ordered = [found[key] for key in report.sets]
+        table.add_row(f"ahead of {name}, dB", *(_text(one.gain) for one in ordered))
+        table.add_row("whole pictures, dB", *(_text(one.whole_gain) for one in ordered))
+        table.add_row("objects", *(str(one.gain.cases if one.gain else 0) for one in ordered))
     print_table(table)
     make_console(stderr=False).print(
         f"{report.photos} photos, asked for things other than persons unless said so; choices were made on "
         f"photos of even number. Whole pictures {report.psnr_db.mean:.2f} dB, at the same rate with nobody "
         f"asking {report.psnr_without_query_db.mean:.2f} dB; {values['symbols']} symbols at mcs "
-        f"{report.mcs}, focus {report.focus:g}, "
+        f"{report.mcs}, {'boxes given' if report.box else f'focus {report.focus:g}'}, "
         f"{describe_search(report.search_steps, report.search_likeness)}",
         markup=False,
     )

@@ -29,7 +29,7 @@ def decode(
     check_output_file(output)
     picture_format = _picture_format(output)
 
-    from semantic.codec import load_codec
+    from semantic.codec.loader import load_codec
 
     console = make_console()
     with console.status("decoding"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from cli.link import LinkReport
-    from semantic.codec import Codec
+    from semantic.codec.loader import PictureCodec
     from semantic.index_frame import IndexFrame
 
 
@@ -47,8 +46,7 @@ POINTS = (
     Point(0.0, 1, 0.08, "noise as strong as signal, rate 1/4"),
 )
 
-# Half a second of search for better indices in each picture (docs/codec.md says what it gains).
-SEARCH_STEPS = 10
+SIDE = 160
 
 UO_ISC = "UO-ISC"
 JPEG_2000 = "JPEG 2000"
@@ -63,7 +61,7 @@ class Run:
     question: str | None
     report: LinkReport
     bits_per_pixel: float
-    depth: NDArray[np.integer] | None = None  # indices per token in every cell of the picture
+    depth: NDArray[np.float64] | None = None  # where its bits went
 
     @property
     def values(self) -> dict[str, Any]:
@@ -104,7 +102,7 @@ def demo(
         raise typer.BadParameter("expected exactly two", param_hint="--question")
     make_folder(output)
 
-    from semantic.codec import load_codec
+    from semantic.codec.loader import load_codec
     from semantic.demo_photos import describe_photo, photo_names, photo_path
     from semantic.pictures import load_picture
 
@@ -116,7 +114,8 @@ def demo(
         )
     first, second = questions or describe_photo(photo).questions
     codec = load_codec()
-    source = load_picture(photo_path(photo) if known else Path(photo), codec.image_size)
+    # A square: the rival's search for its best size takes squares.
+    source = codec.prepare(load_picture(photo_path(photo) if known else Path(photo), SIDE))
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -139,13 +138,13 @@ def demo(
 
 
 def _runs(
-    codec: Codec, source: Image.Image, questions: tuple[str, str], seed: int
+    codec: PictureCodec, source: Image.Image, questions: tuple[str, str], seed: int
 ) -> Iterator[Run]:
-    from cli.link import send_frame
+    from cli.encoder_settings import settings_of
+    from cli.link import decoder_of, send_frame
     from sdr_config.load import load_profile
 
-    # What a code block that failed still says about its bits is better than nothing at all.
-    decode = partial(codec.decode, soft=True)
+    decode = decoder_of(codec)
     for point in POINTS:
         profile = load_profile(
             "loopback",
@@ -153,27 +152,17 @@ def _runs(
                 f"transmitter.mcs={point.mcs}",
                 f"channel.snr_db={point.snr_db}",
                 f"channel.seed={seed}",
+                f"codec.bits_per_pixel={point.bits_per_pixel}",
             ],
         )
-        rate = codec.rate(point.bits_per_pixel)
+        settings = settings_of(profile)
         for number, text in enumerate(questions):
-            frame = codec.encode(source, text, number, rate=rate, search_steps=SEARCH_STEPS)
+            frame = codec.encode(source, text, settings, number)
             report = send_frame(profile, frame, source, decode)
-            yield Run(point, UO_ISC, text, report, rate.bits_per_pixel, _depth(frame))
-        frame, decode_rival = _rival(source, rate.payload_bits // 8, len(questions))
+            yield Run(point, UO_ISC, text, report, point.bits_per_pixel, codec.depth(frame))
+        frame, decode_rival = _rival(source, frame.geometry.payload_bits // 8, len(questions))
         report = send_frame(profile, frame, source, decode_rival)
-        yield Run(point, JPEG_2000, None, report, rate.bits_per_pixel)
-
-
-def _depth(frame: IndexFrame) -> NDArray[np.integer] | None:
-    """How many indices the tokens of every cell have, ``[grid, grid]``, where that differs."""
-    import numpy as np
-
-    rung = frame.geometry.rung
-    if rung is None or frame.levels is None:
-        return None
-    found: NDArray[np.integer] = np.array([sum(level) for level in rung.levels])[frame.levels]
-    return found.reshape(rung.grid, rung.grid)
+        yield Run(point, JPEG_2000, None, report, point.bits_per_pixel)
 
 
 def _rival(

@@ -126,16 +126,13 @@ def _cuda() -> str:
 
 
 def _weights() -> str:
-    from semantic.codec import load_codec
+    from semantic.codec.loader import load_codec
     from semantic.geometries import shipped_geometries
 
     codec = load_codec(None, "cpu")
-    geometry = codec.geometry
     if not set(codec.geometries) <= set(shipped_geometries()):
-        raise _NotOkError(
-            f"codec {geometry.codec_id}: its .json does not describe its .safetensors"
-        )
-    return f"codec {geometry.codec_id}, {geometry.image_size}x{geometry.image_size} pixels"
+        raise _NotOkError(f"codec {codec.codec_id}: its .json does not describe its .safetensors")
+    return f"codec {codec.codec_id}"
 
 
 def _ports() -> str:

@@ -131,7 +131,7 @@ def _recorded(
     captures: Path, checkpoint: Path | None, sources: Path | None, device: str
 ) -> pl.DataFrame:
     from cli.evaluate_captures import captured_table
-    from semantic.codec import load_codec
+    from semantic.codec.loader import load_codec
     from semantic.judge import load_judge
 
     # Nothing is encoded: the towers are not needed.

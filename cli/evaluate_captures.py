@@ -7,14 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.replay import Outcome, decode_outcomes, match_pictures, replay_profile, source_of
+from cli.replay import (
+    Outcome,
+    decode_outcomes,
+    match_pictures,
+    photo_as_sent,
+    replay_profile,
+    source_of,
+)
 
 if TYPE_CHECKING:
     import polars as pl
     from PIL import Image
 
     from flowgraphs.replayer import ReplayResult
-    from semantic.codec import Codec
+    from semantic.codec.loader import PictureCodec
     from semantic.index_frame import IndexFrame
     from semantic.judge import Judge
     from semantic.link_statistics import BurstRecord
@@ -47,7 +54,7 @@ class _Picture:
 
 def captured_table(
     folder: Path,
-    codec: Codec,
+    codec: PictureCodec,
     judge: Judge,
     *,
     system: str = "uoisc",
@@ -88,18 +95,19 @@ def captured_table(
     ]
     if not pictures:
         raise CaptureError(f"{folder}: no recording (*.sigmf-meta) with sent frames beside it")
-    grey = grey_picture(codec.image_size)
     originals = _shared([picture.outcome.source for picture in pictures])
+    side = _one_side(folder, originals)
+    grey = grey_picture(side)
     shown = [picture.outcome.picture or grey for picture in pictures]
     queries = [_query(picture.frame) for picture in pictures]
     reference = ask_reference(judge, originals, queries)
-    qualities = Meter(judge, codec.image_size).measure(originals, shown, queries)
+    qualities = Meter(judge, side).measure(originals, shown, queries)
     rows = [
         {
             "system": system,
             "kind": "uoisc",
             "codec_id": picture.frame.geometry.codec_id,
-            "segment_length": codec.config.quantizer.segment_length,
+            "segment_length": codec.segment_length,
             "channel": CHANNEL,
             "policy": POLICY,
             "seed": 0,
@@ -115,12 +123,23 @@ def captured_table(
     return sort_table(make_table(rows))
 
 
-def _replay(path: Path, codec: Codec, photos: dict[int, Path]) -> list[_Picture]:
+def _one_side(folder: Path, originals: Sequence[Image.Image]) -> int:
+    """Side of the pictures, which the measures need to be squares of one size."""
+    from captures.errors import CaptureError
+
+    sizes = {picture.size for picture in originals}
+    side = originals[0].width
+    if sizes != {(side, side)}:
+        found = ", ".join(f"{width}x{height}" for width, height in sorted(sizes)[:4])
+        raise CaptureError(f"{folder}: pictures of {found} pixels, expected squares of one size")
+    return side
+
+
+def _replay(path: Path, codec: PictureCodec, photos: dict[int, Path]) -> list[_Picture]:
     """What became of the pictures sent with one recording; an empty list where none are known."""
     from captures.recording import open_recording
     from captures.sent_frames import known_geometries, load_sent
     from flowgraphs.replayer import run_replay
-    from semantic.pictures import load_picture
 
     recording = open_recording(path)
     sent = load_sent(recording)
@@ -134,7 +153,7 @@ def _replay(path: Path, codec: Codec, photos: dict[int, Path]) -> list[_Picture]
         assert one.sent is not None
         photo = photos.get(one.sent.frame.frame_id, one.sent.picture)
         one.source = (
-            source_of(codec, one) if photo is None else load_picture(photo, codec.image_size)
+            source_of(codec, one) if photo is None else photo_as_sent(photo, one.sent.frame)
         )
         name = f"{recording.name}: {one.sent.frame.frame_id}" if photo is None else photo.name
         found.append(_Picture(one, _records_of(result, one), result.statistics.snr_db_mean, name))
@@ -171,7 +190,7 @@ def _link_columns(picture: _Picture) -> dict[str, Any]:
         if mcs is None
         else bits / (BITS_PER_SYMBOL * float(MCS_CODE_RATES[mcs])),
         "bits": bits,
-        "bits_per_pixel": picture.frame.geometry.bits_per_pixel,
+        "bits_per_pixel": picture.frame.bits_per_pixel,
         "energy": energy,
         "bursts": len(records) if all_heard else None,
         "bursts_lost": sum(one.code_blocks_ok == 0 for one in records) if all_heard else None,

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from blocks.frame_sender import FrameSender
     from sdr_config.schema import Profile
-    from semantic.codec import Codec
+    from semantic.codec.loader import PictureCodec
+    from semantic.codec.settings import EncoderSettings
     from semantic.index_frame import IndexFrame
 
 _POLL_MS = 200
@@ -56,16 +57,32 @@ def send(
     patience: Annotated[
         float, typer.Option(min=0.0, help="Seconds a picture may wait for the transmitter.")
     ] = 30.0,
+    bits_per_pixel: options.BitsPerPixel = None,
+    symbols: options.Symbols = None,
+    air_time_ms: options.AirTimeMs = None,
+    focus: options.Focus = None,
+    boxes: options.Boxes = None,
+    max_side: options.MaxSide = None,
     profile: options.Profile = "usrp",
     overrides: options.Overrides = None,
 ) -> None:
     """Encode photos and hand them to the transmitter of a profile (uoisc tx)."""
+    from cli.encoder_settings import settings_of
+    from cli.loopback import as_overrides
     from semantic.index_frame import check_query
 
     query = None if query is None else check_query(query)
     if rate is not None and not 0 < rate < float("inf"):
         raise typer.BadParameter("expected a number above 0", param_hint="--rate")
-    settings = _load(profile, overrides)
+    budget = {
+        "codec.bits_per_pixel": bits_per_pixel,
+        "codec.symbols": symbols,
+        "codec.air_time_ms": air_time_ms,
+        "codec.focus": focus,
+        "codec.max_side": max_side,
+    }
+    settings = _load(profile, [*(overrides or []), *as_overrides(budget)])
+    encoder = settings_of(settings, boxes)
 
     from blocks.frame_sender import FrameSender
     from cli.picture_list import list_pictures
@@ -78,7 +95,7 @@ def send(
         raise ExchangeError("no pictures to send")
     zmq = settings.zmq
     with FrameSender(zmq.frames_in, patience, zmq.send_timeout_ms, keys) as sender:
-        run = _Sending(sender, query, settings)
+        run = _Sending(sender, query, settings, encoder)
         run.send(first)
         for path in pictures:
             run.pause(rate)
@@ -89,8 +106,11 @@ def send(
 class _Sending:
     """One run of ``uoisc send``: a bad picture does not stop it, but is told of in the end."""
 
-    def __init__(self, sender: FrameSender, query: str | None, settings: Profile) -> None:
+    def __init__(
+        self, sender: FrameSender, query: str | None, settings: Profile, encoder: EncoderSettings
+    ) -> None:
         self._sender, self._query, self._settings = sender, query, settings
+        self._encoder = encoder
         self._address = settings.zmq.frames_in
         # Any number will do as long as the next picture has another: a receiver takes the same number
         # twice in a row for one picture.
@@ -101,7 +121,7 @@ class _Sending:
         self._console = make_console()
 
     @cached_property
-    def _codec(self) -> Codec:
+    def _codec(self) -> PictureCodec:
         """Loaded with the first photo: frames need none."""
         return _codec(self._settings)
 
@@ -133,21 +153,13 @@ class _Sending:
         )
 
     def _encode(self, path: Path) -> IndexFrame:
-        from semantic.pictures import load_picture
+        from semantic.pictures import read_picture
 
         if self._query is None:
             raise typer.BadParameter(f"needed to encode {path}", param_hint="--query")
-        rate = self._codec.rate(self._settings.codec.bits_per_pixel)
         with self._console.status(f"{self._sent} sent, encoding"):
-            picture = load_picture(path, self._codec.image_size)
-            frame = self._codec.encode(
-                picture,
-                self._query,
-                self._frame_id,
-                rate=rate,
-                search_steps=self._settings.codec.search_steps,
-                search_likeness=self._settings.codec.search_likeness,
-            )
+            picture = read_picture(path)
+            frame = self._codec.encode(picture, self._query, self._encoder, self._frame_id)
         self._frame_id = (self._frame_id + 1) & 0xFFFF_FFFF
         return frame
 
@@ -228,7 +240,7 @@ def _parse_picture(parts: list[bytes]) -> IndexFrame:
     return unpack_frame(parts, TOPIC_PICTURE)
 
 
-def _decode(frame: IndexFrame, codec: Codec, folder: Path, console: Console) -> bool:
+def _decode(frame: IndexFrame, codec: PictureCodec, folder: Path, console: Console) -> bool:
     """Decode and write one picture; False where it is another codec's."""
     from semantic.index_frame import IndexFrameError
 
@@ -251,12 +263,12 @@ def _load(profile: str, overrides: list[str] | None) -> Profile:
     return load_profile(profile, overrides or [])
 
 
-def _codec(settings: Profile, *, towers: bool = True) -> Codec:
-    from semantic.codec import load_codec
+def _codec(settings: Profile, *, towers: bool = True) -> PictureCodec:
+    from semantic.codec.loader import load_codec
 
     wanted = settings.codec
     return load_codec(
-        None if wanted.checkpoint == "embedded" else Path(wanted.checkpoint),
+        wanted.checkpoint,
         wanted.device,
         towers=towers,
         amp=wanted.bf16,

@@ -45,7 +45,7 @@ def draw_picture(axes: Axes, picture: Image.Image | None, missing: str = "not re
     axes.imshow(np.asarray(picture), interpolation="lanczos")
 
 
-def draw_bits(axes: Axes, depth: NDArray[np.integer]) -> None:
+def draw_bits(axes: Axes, depth: NDArray[np.float64]) -> None:
     """Where the bits of a picture went, small in its lower left corner: bright cells got more."""
     inset = axes.inset_axes((0.0, 0.0, 0.27, 0.27))
     inset.imshow(depth, cmap="magma", interpolation="nearest")

@@ -15,6 +15,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from flowgraphs.loopback import LoopbackResult
     from sdr_config.schema import Profile
+    from semantic.codec.loader import PictureCodec
     from semantic.index_frame import IndexFrame
 
 STATUS_OK = "ok"
@@ -48,7 +49,7 @@ def send_frame(
     Args:
         profile: with a simulated channel.
         frame: what the encoder made of ``source``.
-        source: the square picture that every quality figure refers to.
+        source: the picture that every quality figure refers to.
         decode: receiver's decoder; None means that it could not make a picture of what it got.
     """
     from flowgraphs.loopback import run_loopback
@@ -64,12 +65,25 @@ def send_frame(
         **_link_values(profile, result),
         "index_error_rate": _index_error_rate(frame, received_frame),
         "bits": geometry.payload_bits,
-        "bits_per_pixel": geometry.bits_per_pixel,
+        "bits_per_pixel": frame.bits_per_pixel,
         **picture_quality(source, picture),
         "air_s": result.air_s,
         "decode_s": decode_s,
     }
     return LinkReport(values, picture, result.constellation)
+
+
+def decoder_of(codec: PictureCodec) -> Callable[[IndexFrame], Image.Image | None]:
+    """A codec's decoder, which makes the most of what arrived; None where that is nothing."""
+    from semantic.index_frame import NothingReceivedError
+
+    def decode(frame: IndexFrame) -> Image.Image | None:
+        try:
+            return codec.decode(frame, soft=True)
+        except NothingReceivedError:
+            return None
+
+    return decode
 
 
 def frame_status(frame: IndexFrame | None) -> str:

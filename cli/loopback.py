@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,6 +46,11 @@ def loopback(
     sro_ppm: Annotated[float | None, typer.Option(help="Sample rate offset in ppm.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of noise and fading.")] = None,
     bits_per_pixel: options.BitsPerPixel = None,
+    symbols: options.Symbols = None,
+    air_time_ms: options.AirTimeMs = None,
+    focus: options.Focus = None,
+    boxes: options.Boxes = None,
+    max_side: options.MaxSide = None,
     search_steps: Annotated[
         int | None,
         typer.Option(help="Steps of a search for better indices; each takes time, not bits."),
@@ -59,6 +63,7 @@ def loopback(
     as_json: options.Json = False,
 ) -> None:
     """Send a photo through the simulated link and show what arrives."""
+    from cli.encoder_settings import settings_of
     from sdr_config.load import ConfigError, load_profile
     from semantic.index_frame import check_query
 
@@ -78,6 +83,10 @@ def loopback(
                     "channel.sro_ppm": sro_ppm,
                     "channel.seed": seed,
                     "codec.bits_per_pixel": bits_per_pixel,
+                    "codec.symbols": symbols,
+                    "codec.air_time_ms": air_time_ms,
+                    "codec.focus": focus,
+                    "codec.max_side": max_side,
                     "codec.search_steps": search_steps,
                     "codec.search_likeness": search_likeness,
                 }
@@ -90,28 +99,23 @@ def loopback(
             "radio.kind",
             f"is {settings.radio.kind}, expected channel: loopback sends nothing over a radio",
         )
+    encoder = settings_of(settings, boxes)
     if output is not None:
         make_folder(output)
 
-    from cli.link import send_frame
-    from semantic.codec import load_codec
-    from semantic.pictures import load_picture
+    from cli.link import decoder_of, send_frame
+    from semantic.codec.loader import load_codec
+    from semantic.pictures import read_picture
 
     console = make_console()
     with console.status("loading the codec"):
-        codec = load_codec(_checkpoint(settings.codec.checkpoint), settings.codec.device)
-    source = load_picture(image, codec.image_size)
+        codec = load_codec(settings.codec.checkpoint, settings.codec.device)
+    source = codec.prepare(read_picture(image), settings.codec.max_side)
     with console.status("encoding, sending, decoding"):
         started = time.monotonic()
-        frame = codec.encode(
-            source,
-            query,
-            rate=codec.rate(settings.codec.bits_per_pixel),
-            search_steps=settings.codec.search_steps,
-            search_likeness=settings.codec.search_likeness,
-        )
+        frame = codec.encode(source, query, encoder)
         encode_s = time.monotonic() - started
-        report = send_frame(settings, frame, source, partial(codec.decode, soft=True))
+        report = send_frame(settings, frame, source, decoder_of(codec))
     values = {
         **report.values,
         "encode_s": encode_s,
@@ -127,10 +131,6 @@ def loopback(
         print_json(values)
     else:
         make_console(stderr=False).print(report_table(values))
-
-
-def _checkpoint(name: str) -> Path | None:
-    return None if name == "embedded" else Path(name)
 
 
 def as_overrides(values: dict[str, Any]) -> list[str]:

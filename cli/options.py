@@ -18,13 +18,32 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one value, e.g. transmitter.mcs=2."),
 ]
 Checkpoint = Annotated[
-    Path | None, typer.Option(help="Trained codec (.safetensors); without it the embedded one.")
+    Path | None,
+    typer.Option(help="Trained codec: two_layer (the default), embedded, or a .safetensors file."),
 ]
 Device = Annotated[str, typer.Option(help="Where torch computes: auto, cpu, cuda, mps.")]
 BitsPerPixel = Annotated[
     float | None,
+    typer.Option(help="Bits of a picture per pixel; by default one."),
+]
+Symbols = Annotated[
+    int | None,
+    typer.Option(help="Budget in symbols on the air instead, everything around the bits included."),
+]
+AirTimeMs = Annotated[
+    float | None, typer.Option(help="Budget in milliseconds on the air instead, gaps included.")
+]
+MaxSide = Annotated[
+    int | None,
+    typer.Option(help="Scale larger photos down to this many pixels at the longest side."),
+]
+Boxes = Annotated[
+    list[str] | None,
     typer.Option(
-        help="The codec's highest rate that is not above this; by default one bit or what there is."
+        "--box",
+        metavar="X,Y,W,H",
+        help="Send this rectangle best, in pixels of the picture that is sent, wherever the question "
+        "points; may be given several times.",
     ),
 ]
 Focus = Annotated[

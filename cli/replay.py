@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from captures.sent_frames import SentFrame
     from flowgraphs.replayer import ReplayResult
     from sdr_config.schema import Profile
-    from semantic.codec import Codec
+    from semantic.codec.loader import PictureCodec
     from semantic.index_frame import IndexFrame
 
 ANY_PORT = "tcp://127.0.0.1:*"
@@ -187,18 +187,14 @@ def _same_frame(sent: SentFrame, heard: AssembledFrame) -> bool:
 
 def _decode_all(settings: Profile, outcomes: Sequence[Outcome]) -> float | None:
     """As :func:`decode_outcomes`, with the profile's codec."""
-    from semantic.codec import load_codec
+    from semantic.codec.loader import load_codec
 
     wanted = settings.codec
-    codec = load_codec(
-        None if wanted.checkpoint == "embedded" else Path(wanted.checkpoint),
-        wanted.device,
-        towers=False,
-    )
+    codec = load_codec(wanted.checkpoint, wanted.device, towers=False)
     return decode_outcomes(codec, outcomes)
 
 
-def decode_outcomes(codec: Codec, outcomes: Sequence[Outcome]) -> float | None:
+def decode_outcomes(codec: PictureCodec, outcomes: Sequence[Outcome]) -> float | None:
     """Make pictures of what was received; seconds that took, None where the codec is another."""
     from semantic.index_frame import IndexFrameError
 
@@ -217,15 +213,26 @@ def decode_outcomes(codec: Codec, outcomes: Sequence[Outcome]) -> float | None:
     return spent_s
 
 
-def source_of(codec: Codec, outcome: Outcome) -> Image.Image | None:
+def source_of(codec: PictureCodec, outcome: Outcome) -> Image.Image | None:
     """The photo that was sent; where it does not lie beside the recording, what its indices decode to."""
     if outcome.sent is None:
         return None
     if outcome.sent.picture is None:
         return codec.decode(outcome.sent.frame)
-    from semantic.pictures import load_picture
+    return photo_as_sent(outcome.sent.picture, outcome.sent.frame)
 
-    return load_picture(outcome.sent.picture, codec.image_size)
+
+def photo_as_sent(photo: Path, frame: IndexFrame) -> Image.Image:
+    """A photo from a file in the shape in which ``frame`` has it."""
+    from PIL.Image import Resampling
+
+    from semantic.pictures import fit_square, read_picture
+
+    picture = read_picture(photo)
+    if frame.geometry.image_size is not None:
+        return fit_square(picture, frame.geometry.image_size)
+    size = frame.picture_size
+    return picture if size is None else picture.resize(size, Resampling.LANCZOS)
 
 
 def report_values(
@@ -300,12 +307,13 @@ def _link_values(
 def _geometry_values(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     frames = [one.sent.frame if one.sent is not None else one.received for one in outcomes]
     geometries = [frame.geometry for frame in frames if frame is not None]
-    pixels = sum(geometry.image_size**2 for geometry in geometries)
+    sizes = [frame.picture_size for frame in frames if frame is not None]
+    pixels = sum(size[0] * size[1] for size in sizes if size is not None)
     bits = sum(geometry.payload_bits for geometry in geometries)
     codecs = {geometry.codec_id for geometry in geometries}
     return {
         "bits": bits if geometries else None,
-        "bits_per_pixel": bits / pixels if geometries else None,
+        "bits_per_pixel": bits / pixels if sizes and None not in sizes else None,
         "codec_id": codecs.pop() if len(codecs) == 1 else None,
     }
 

@@ -196,15 +196,32 @@ class Codec(Section):
     """The codec that turns photos into indices and back."""
 
     checkpoint: Annotated[str, Field(min_length=1)] = Field(
-        default="embedded", description="trained weights: embedded, or the path of a checkpoint"
+        default="two_layer",
+        description="trained weights: two_layer, embedded (the paper's quantised features alone), or the "
+        "path of a checkpoint",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="where torch computes; auto takes the GPU if there is one"
     )
     bits_per_pixel: Annotated[float, Field(gt=0, le=64)] | None = Field(
         default=None,
-        description="of a picture sent: the codec's highest rate not above it; none means one bit, or the "
-        "codec's lowest rate",
+        description="of a picture sent; none of the three budgets means one bit per pixel",
+    )
+    symbols: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="the same as a budget of symbols on the air, everything around the bits included",
+    )
+    air_time_ms: Annotated[float, Field(gt=0, le=3_600_000)] | None = Field(
+        default=None,
+        description="the same as time on the air in milliseconds, gaps between bursts included",
+    )
+    focus: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        description="how far bits follow the question; none means as measured best",
+    )
+    max_side: Annotated[int, Field(ge=16, le=1024)] | None = Field(
+        default=None,
+        description="longest side in pixels to which a larger photo is scaled down; none means 1024",
     )
     search_steps: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=0,
@@ -225,6 +242,16 @@ class Codec(Section):
         description="the receiver compiles its decoder with the first picture, which takes a while and a "
         "C++ compiler",
     )
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> Self:
+        budgets = {
+            name: getattr(self, name) for name in ("bits_per_pixel", "symbols", "air_time_ms")
+        }
+        given = [name for name, value in budgets.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)}: expected one budget")
+        return self
 
 
 class Channel(Section):

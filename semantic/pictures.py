@@ -1,4 +1,4 @@
-"""Pictures from files: any picture Pillow reads becomes an RGB square, anything else one clear error."""
+"""Pictures from files: any picture Pillow reads becomes RGB, anything else one clear error."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ class PictureError(ValueError):
 
 
 def load_picture(path: Path, side: int) -> Image.Image:
-    """Read a picture, crop it to its centre square and resize it.
+    """Read a picture (:func:`read_picture`), crop it to its centre square and resize it to ``side``."""
+    return fit_square(read_picture(path), side)
+
+
+def read_picture(path: Path) -> Image.Image:
+    """Read a picture as RGB, in its own shape.
 
     Args:
         path: any file Pillow reads; of an animation the first frame counts. EXIF orientation is
             applied, transparency is laid on white, 16-bit levels are scaled to 8 bit.
-        side: side of the result in pixels.
-
-    Returns:
-        An RGB picture of ``side`` x ``side``.
 
     Raises:
         PictureError: naming the file and what was expected.
@@ -42,7 +43,7 @@ def load_picture(path: Path, side: int) -> Image.Image:
             with Image.open(path) as picture:
                 _check_size(path, *picture.size)
                 picture.load()
-                return fit_square(to_rgb(picture), side)
+                return to_rgb(picture)
     except FileNotFoundError:
         raise PictureError(f"{path}: no such file") from None
     except UnidentifiedImageError:

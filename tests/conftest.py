@@ -13,11 +13,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 
+from semantic.codec.settings import EncoderSettings
 from tests.virtual_radio import build
+
+if TYPE_CHECKING:
+    from semantic.codec.vq_codec import Codec
+    from semantic.index_frame import FrameGeometry
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -58,3 +64,13 @@ def virtual_radio(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     cache = getattr(request.config, "cache", None)
     folder = cache.mkdir("virtual_radio") if cache else tmp_path_factory.mktemp("virtual_radio")
     build.load(build.build(folder))
+
+
+def rate_at(codec: Codec, bits_per_pixel: float) -> FrameGeometry:
+    """The codec's highest rate that is not above this one."""
+    return codec.rate(EncoderSettings(bits_per_pixel=bits_per_pixel))
+
+
+def at(rate: FrameGeometry, **others: Any) -> EncoderSettings:
+    """Settings for exactly this rate of a codec with a few."""
+    return EncoderSettings(bits=rate.payload_bits, **others)

@@ -1,0 +1,45 @@
+"""What a profile says about encoding, as the codec takes it: the one place where budgets become bits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from blocks.modem import waveform as wf
+from blocks.modem.budget import payload_bits_within
+from semantic.codec.settings import Box, EncoderSettings
+
+if TYPE_CHECKING:
+    from sdr_config.schema import Profile
+
+
+def settings_of(profile: Profile, boxes: Sequence[str] | None = None) -> EncoderSettings:
+    """How ``profile`` wants pictures encoded, slices as long as its code blocks.
+
+    Args:
+        profile: of the transmitter.
+        boxes: where the bits go, ``x,y,w,h`` each, instead of where the question points.
+
+    Raises:
+        WaveformError: a budget in which not one byte fits.
+        IndexFrameError: a value out of range.
+    """
+    wanted, sender = profile.codec, profile.transmitter
+    bits = None
+    if wanted.symbols is not None:
+        bits = payload_bits_within(wanted.symbols, sender.mcs, sender.max_burst_symbols)
+    if wanted.air_time_ms is not None:
+        symbols = int(wanted.air_time_ms / 1000 * profile.waveform.symbol_rate_hz)
+        bits = payload_bits_within(
+            symbols, sender.mcs, sender.max_burst_symbols, sender.gap_symbols
+        )
+    return EncoderSettings(
+        bits=bits,
+        bits_per_pixel=wanted.bits_per_pixel,
+        focus=wanted.focus,
+        boxes=tuple(Box.parse(box) for box in boxes or ()),
+        search_steps=wanted.search_steps,
+        search_likeness=wanted.search_likeness,
+        slice_bits=wf.max_info_bits(sender.mcs) - wf.CODE_BLOCK_CRC_BITS,
+        max_side=wanted.max_side,
+    )

@@ -1,15 +1,14 @@
 """What a codec makes of photos it was not trained on: rate, fidelity, what a judge still sees, and time.
 
 No channel errors: indices go from the encoder through the bits of an index frame to the decoder. Other
-picture coders get the same number of bytes and stand beside it, at every rung of the codec's ladder.
+picture coders get the same number of bytes for every photo and stand beside it, at every rate.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,17 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.bootstrap import PhotoMean
 from benchmarks.machine import machine
 from benchmarks.rivals import code_photos
 from semantic.asked_photos import AskedPhoto
-from semantic.codec import Codec, picture_to_tensor
+from semantic.codec.loader import PictureCodec
+from semantic.codec.settings import EncoderSettings
+from semantic.codec.vq_codec import Codec, picture_to_tensor
 from semantic.index_frame import FrameGeometry, IndexFrame
 from semantic.index_search import likeness_or_usual
 from semantic.judge import Agreement, Judge, Reference, ask_reference
+from semantic.judges.agreement import matching
 from semantic.metrics import ms_ssim, psnr_db
 from semantic.pictures import load_picture
 
@@ -42,12 +45,16 @@ class Quality:
         psnr_db: mean of the pictures' PSNR.
         ms_ssim: mean.
         agreement: of the judge's answers.
+        each_psnr_db: one per question.
+        matches: the judge's answer is that about the source, one per question.
     """
 
     bits_per_pixel: float
     psnr_db: float
     ms_ssim: float
     agreement: Agreement
+    each_psnr_db: list[float] = field(repr=False)
+    matches: list[bool] = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Under the names of the benchmark."""
@@ -63,23 +70,57 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class RungReport:
+class Ahead:
+    """How far the codec is ahead of a rival at the same bytes: paired over photos, one row per question.
+
+    Args:
+        psnr_db: of the pictures.
+        kappa: of the judge's agreement; None where chance is 1.
+    """
+
+    psnr_db: PhotoMean | None
+    kappa: PhotoMean | None
+
+    @classmethod
+    def of(cls, codec: Quality, rival: Quality, reference: Reference) -> Ahead:
+        """Differences row by row; their interval by bootstrap over photos."""
+        photos, seed = reference.photo.tolist(), reference.seed
+        decibels = np.subtract(codec.each_psnr_db, rival.each_psnr_db).tolist()
+        kappa = None
+        if reference.chance < 1:
+            gains = np.subtract(codec.matches, rival.matches, dtype=np.float64)
+            kappa = PhotoMean.of((gains / (1 - reference.chance)).tolist(), photos, seed)
+        return cls(PhotoMean.of(decibels, photos, seed), kappa)
+
+    def to_json(self) -> dict[str, Any]:
+        """Under the names of the benchmark."""
+        return {
+            "ahead_db": None if self.psnr_db is None else self.psnr_db.to_json(),
+            "ahead_kappa": None if self.kappa is None else self.kappa.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class RateReport:
     """One rate: the codec, and its rivals within as many bytes.
 
     Args:
         codec: its quality.
-        codebook_usage: share of the codewords of what is sent that at least one of the photos used.
+        codebook_usage: share of the codewords of what is sent that at least one of the photos used; None of
+            a codec whose indices are coded.
         encode_ms: milliseconds per picture, one for each question.
         decode_ms: likewise.
         rivals: by name; None where a rival cannot code every photo in so few bytes.
+        ahead: by name, of the codec over those rivals that can.
         rivals_in_containers: the same, whole files counted.
     """
 
     codec: Quality
-    codebook_usage: float
+    codebook_usage: float | None
     encode_ms: list[float]
     decode_ms: list[float]
     rivals: dict[str, Quality | None]
+    ahead: dict[str, Ahead]
     rivals_in_containers: dict[str, Quality | None]
 
     def to_json(self) -> dict[str, Any]:
@@ -91,7 +132,10 @@ class RungReport:
             "decode_p95_ms": float(np.percentile(self.decode_ms, 95)),
             "encode_median_ms": float(np.median(self.encode_ms)),
             "decode_median_ms": float(np.median(self.decode_ms)),
-            "rivals": _to_json(self.rivals),
+            "rivals": {
+                name: None if one is None else {**one.to_json(), **self.ahead[name].to_json()}
+                for name, one in self.rivals.items()
+            },
             "rivals_in_containers": _to_json(self.rivals_in_containers),
         }
 
@@ -113,9 +157,9 @@ class CodecReport:
         search_steps: of the search for better indices.
         search_likeness: how much that search minded how a picture looks to the image tower.
         main: the rate that was asked for.
-        ladder: every rate measured, lowest first.
+        ladder: every rate measured, as they were given.
         reference: the judge's answers about the sources, with what chance gives.
-        batch_speed: pictures in a second, many at a time.
+        batch_speed: pictures in a second, many at a time; None of a codec that takes them one by one.
     """
 
     codec_id: str
@@ -125,10 +169,10 @@ class CodecReport:
     focus: float
     search_steps: int
     search_likeness: float
-    main: RungReport
-    ladder: list[RungReport]
+    main: RateReport
+    ladder: list[RateReport]
     reference: Reference
-    batch_speed: BatchSpeed
+    batch_speed: BatchSpeed | None
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object."""
@@ -148,7 +192,7 @@ class CodecReport:
             **self.main.to_json(),
             **chance,
             "ladder": [{**count, **rung.to_json(), **chance} for rung in self.ladder],
-            "batch": vars(self.batch_speed),
+            "batch": None if self.batch_speed is None else vars(self.batch_speed),
             "machine": {
                 **machine(),
                 "torch": torch.__version__,
@@ -217,26 +261,28 @@ class _Asked:
     def quality(self, bits_per_pixel: float, arrived: list[Image.Image]) -> Quality:
         """How good received pictures are, one per row."""
         pairs = list(zip(self.sources, arrived, strict=True))
+        answers = self.judge.answer(arrived, self.queries)
+        decibels = [psnr_db(a, b) for a, b in pairs]
         return Quality(
             bits_per_pixel,
-            float(np.mean([psnr_db(a, b) for a, b in pairs])),
+            float(np.mean(decibels)),
             float(np.mean([ms_ssim(a, b) for a, b in pairs])),
-            self.reference.agreement(self.judge.answer(arrived, self.queries)),
+            self.reference.agreement(answers),
+            decibels,
+            matching(self.reference.answers, answers).tolist(),
         )
 
 
 def benchmark_codec(
-    codec: Codec,
+    codec: PictureCodec,
     judge: Judge,
     rows: Sequence[AskedPhoto],
     *,
-    rate: FrameGeometry | None = None,
-    with_ladder: bool = False,
+    settings: EncoderSettings = EncoderSettings(),  # noqa: B008 (frozen)
+    rates: Sequence[float] = (),
+    side: int = 160,
     rivals: Sequence[str] = ("jpeg2000",),
     with_containers: bool = False,
-    focus: float | None = None,
-    search_steps: int = 0,
-    search_likeness: float | None = None,
     seed: int = 0,
     progress: Progress = lambda what, done, total: None,
 ) -> CodecReport:
@@ -246,13 +292,11 @@ def benchmark_codec(
         codec: loaded, with its towers.
         judge: who answers; must not be the one the codec was trained with.
         rows: photos and questions, at least one.
-        rate: one of the codec's; None means the full rate.
-        with_ladder: measure every rate of the codec.
+        settings: of the encoder; its rate is the report's main one.
+        rates: in bits per pixel, measured as well.
+        side: of the squares to which photos are cropped and scaled, in pixels.
         rivals: names of :data:`semantic.systems.picture_coders.PICTURE_CODERS`.
         with_containers: measure rivals also with their whole files counted.
-        focus: of :meth:`semantic.codec.Codec.encode`; None means the codec's usual one.
-        search_steps: likewise.
-        search_likeness: likewise.
         seed: of the photos that stand for chance, and of the bootstrap.
         progress: called with what is being done, how far, out of how many.
 
@@ -263,77 +307,87 @@ def benchmark_codec(
     photos: dict[Path, Image.Image] = {}
     for row in rows:
         if row.file not in photos:
-            photos[row.file] = load_picture(row.file, codec.image_size)
+            photos[row.file] = codec.prepare(load_picture(row.file, side))
     progress("asking the judge", 0, 1)
     sources, queries = [photos[row.file] for row in rows], [row.question for row in rows]
     asked = _Asked(rows, photos, judge, ask_reference(judge, sources, queries, seed))
-    followed = codec.usual_focus if focus is None else focus
-    likeness = likeness_or_usual(search_likeness)
-    main = codec.geometry if rate is None else rate
-    ladder = {}
-    for geometry in codec.geometries if with_ladder else (main,):
-        name = f"{geometry.bits_per_pixel:.3f} bit/pixel"
-
-        def report(what: str, done: int, total: int, name: str = name) -> None:
-            progress(f"{name}, {what}", done, total)
-
-        encode = partial(
-            codec.encode,
-            rate=geometry,
-            focus=followed,
-            search_steps=search_steps,
-            search_likeness=likeness,
-        )
-        measured = _measure_rung(codec, asked, geometry, encode, report)
-        budget = geometry.payload_bits // 8
-        ladder[geometry] = replace(
-            measured,
-            rivals=_rivals(asked, rivals, budget, False, report),
-            rivals_in_containers=_rivals(
-                asked, rivals if with_containers else (), budget, True, report
-            ),
-        )
+    followed = codec.usual_focus if settings.focus is None else settings.focus
+    likeness = likeness_or_usual(settings.search_likeness)
+    settings = replace(settings, focus=followed, search_likeness=likeness)
+    ladder: dict[int, RateReport] = {}
+    for wanted in (
+        *(replace(settings, bits=None, bits_per_pixel=rate) for rate in rates),
+        settings,
+    ):
+        # The rates of a codec with a few may be asked for twice under different names.
+        first = codec.encode(sources[0], queries[0], wanted).geometry
+        main = first.payload_bits
+        if main not in ladder:
+            ladder[main] = _measure_rate(
+                codec, asked, wanted, rivals, with_containers, first, progress
+            )
     return CodecReport(
-        codec.geometry.codec_id,
+        codec.codec_id,
         judge.name,
         len(photos),
         len(rows),
         followed,
-        search_steps,
+        settings.search_steps,
         likeness,
         ladder[main],
         list(ladder.values()),
         asked.reference,
-        _batch_speed(codec, sources, queries),
+        _batch_speed(codec, sources, queries) if isinstance(codec, Codec) else None,
     )
 
 
-def _measure_rung(
-    codec: Codec,
+def _measure_rate(
+    codec: PictureCodec,
     asked: _Asked,
+    settings: EncoderSettings,
+    rivals: Sequence[str],
+    with_containers: bool,
     geometry: FrameGeometry,
-    encode: Callable[[Image.Image, str, int], IndexFrame],
     progress: Progress,
-) -> RungReport:
-    """The codec at one rate; rivals are added by the caller."""
+) -> RateReport:
     sources, queries = asked.sources, asked.queries
+    width, height = sources[0].size
+    bits_per_pixel = geometry.payload_bits / (width * height)
+    budget = geometry.payload_bits // 8
+
+    def report(what: str, done: int, total: int) -> None:
+        progress(f"{bits_per_pixel:.3f} bit/pixel, {what}", done, total)
+
     # Not timed: loads and warms up.
-    codec.decode(encode(sources[0], queries[0], 0))
-    use = CodewordUse(geometry)
+    codec.decode(codec.encode(sources[0], queries[0], settings))
+    use = None if geometry.is_stream else CodewordUse(geometry)
     received, encode_ms, decode_ms = [], [], []
     for number, (source, query) in enumerate(zip(sources, queries, strict=True)):
-        progress("encoding and decoding", number, len(sources))
+        report("encoding and decoding", number, len(sources))
         started = time.perf_counter()
-        frame = encode(source, query, number)
+        frame = codec.encode(source, query, settings, number)
         encoded = time.perf_counter()
         arrived = IndexFrame.from_bits(geometry, frame.to_bits(), frame_id=number)
         unpacked = time.perf_counter()
         received.append(codec.decode(arrived))
         decode_ms.append(1e3 * (time.perf_counter() - unpacked))
         encode_ms.append(1e3 * (encoded - started))
-        use.add(frame)
-    return RungReport(
-        asked.quality(geometry.bits_per_pixel, received), use.share, encode_ms, decode_ms, {}, {}
+        if use is not None:
+            use.add(frame)
+    quality = asked.quality(bits_per_pixel, received)
+    found = _rivals(asked, rivals, budget, False, report)
+    return RateReport(
+        quality,
+        None if use is None else use.share,
+        encode_ms,
+        decode_ms,
+        found,
+        {
+            name: Ahead.of(quality, one, asked.reference)
+            for name, one in found.items()
+            if one is not None
+        },
+        _rivals(asked, rivals if with_containers else (), budget, True, report),
     )
 
 

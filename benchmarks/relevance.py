@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from benchmarks.bootstrap import PhotoMean
 from benchmarks.machine import machine
 from benchmarks.named_objects import PERSON, NamedRegion, apart, askable, read_named_regions
-from semantic.codec import picture_to_tensor
+from semantic.codec.vq_codec import picture_to_tensor
 from semantic.pictures import load_picture
 from semantic.relevance import RelevanceMapper
 

@@ -160,16 +160,17 @@ def make(shipped: ShippedRecording, encode: bool, output: Path = SHIPPED_FOLDER)
 
 def encode_photos(shipped: ShippedRecording) -> list[SentFrame]:
     """The photos as index frames of the embedded codec."""
-    from semantic.codec import load_codec
+    from semantic.codec.settings import EncoderSettings
+    from semantic.codec.vq_codec import load_vq_codec
     from semantic.demo_photos import describe_photo, load_photo
 
-    codec = load_codec()
+    codec = load_vq_codec()
     frames = []
     for number, (name, question) in enumerate(shipped.photos, start=1):
         picture = load_photo(name, codec.image_size)
         query = describe_photo(name).questions[question]
-        rate = codec.rate(shipped.bits_per_pixel)
-        frames.append(SentFrame(codec.encode(picture, query, number, rate=rate)))
+        settings = EncoderSettings(bits_per_pixel=shipped.bits_per_pixel)
+        frames.append(SentFrame(codec.encode(picture, query, settings, number)))
     return frames
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from semantic.codec import Codec, load_codec
+from semantic.codec.settings import EncoderSettings
+from semantic.codec.vq_codec import Codec, load_vq_codec
 from semantic.demo_photos import describe_photo, load_photo, photo_names
 from semantic.index_frame import LLR_STEP, IndexFrame
 from semantic.metrics import ms_ssim, psnr_db
@@ -50,8 +51,9 @@ def score_photo(codec: Codec, name: str) -> tuple[PhotoScore, Image.Image, Image
     """Score one photo; also the source and the reconstruction."""
     source = load_photo(name, codec.image_size)
     first, second = describe_photo(name).questions
-    frame = codec.encode(source, first)
-    bits, other = frame.to_bits(), codec.encode(source, second).to_bits()
+    full = EncoderSettings(bits=codec.geometry.payload_bits)
+    frame = codec.encode(source, first, full)
+    bits, other = frame.to_bits(), codec.encode(source, second, full).to_bits()
     picture = codec.decode(IndexFrame.from_bits(codec.geometry, bits, frame_id=0))
     tenths = [psnr_db(source, codec.decode(_without_tenth(frame, k))) for k in range(10)]
     rival = jpeg2000.decode(jpeg2000.encode(source, len(bits) // 8))
@@ -111,7 +113,8 @@ def soft_decoding(codec: Codec, mean_llr: float, seed: int = 0) -> tuple[float, 
     found = []
     for name in photo_names():
         source = load_photo(name, codec.image_size)
-        frame = codec.encode(source, describe_photo(name).questions[0])
+        full = EncoderSettings(bits=codec.geometry.payload_bits)
+        frame = codec.encode(source, describe_photo(name).questions[0], full)
         bits = frame.to_bits()
         llrs = (1 - 2.0 * bits) * mean_llr + random.normal(0, np.sqrt(2 * mean_llr), len(bits))
         lost = np.zeros(len(bits), np.bool_)
@@ -176,7 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--picture", type=Path, help="write the overview picture to this file")
     parser.add_argument("--soft", action="store_true", help="what soft decoding of losses gains")
     options = parser.parse_args(arguments)
-    codec = load_codec(options.checkpoint, device="cpu")
+    codec = load_vq_codec(options.checkpoint, device="cpu")
     if options.soft:
         sys.stdout.write(_soft_table(codec) + "\n")
         return

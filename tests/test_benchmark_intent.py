@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import RunCommand
+from conftest import RunCommand, at, rate_at
 from PIL import Image
 
 from benchmarks.intent import (
@@ -16,20 +17,22 @@ from benchmarks.intent import (
     _figures,
     _Received,
     benchmark_intent,
-    frame_symbols,
 )
 from benchmarks.named_objects import NamedRegion, read_named_regions
 from blocks.modem import waveform as wf
+from blocks.modem.budget import air_symbols
 from semantic.asked_photos import PhotosError
-from semantic.codec import Codec, load_codec
+from semantic.codec.settings import EncoderSettings
+from semantic.codec.vq_codec import Codec, load_vq_codec
 from semantic.demo_photos import load_photo
 from semantic.pictures import load_picture
 
 FOCUS = 0.95
+ASKING = EncoderSettings(bits_per_pixel=0.45, focus=FOCUS)
 KEYS = {
     *("photos", "pairs", "asked_gain_db", "ci95", "psnr_db", "psnr_without_query_db", "symbols"),
     *("codec_id", "mcs", "bits", "bits_per_pixel", "focus", "search_steps"),
-    *("search_likeness", "sets", "machine"),
+    *("search_likeness", "sets", "machine", "box", "rivals"),
 }
 
 
@@ -52,7 +55,7 @@ def save_cat_beside(folder: Path, other: str, name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def codec() -> Codec:
-    return load_codec(device="cpu")
+    return load_vq_codec(device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +66,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(codec: Codec, data: Path) -> IntentReport:
     regions = read_named_regions(data)
-    return benchmark_intent(codec, regions, rate=codec.rate(0.45), focus=FOCUS, mcs=4)
+    return benchmark_intent(codec, regions, settings=ASKING, mcs=4)
 
 
 def test_gain_by_hand(codec: Codec, data: Path, report: IntentReport) -> None:
-    rate = codec.rate(0.45)
+    rate = rate_at(codec, 0.45)
     source = load_picture(data / "images" / "two.png", codec.image_size)
 
     def error(question: str, left: bool) -> float:
         """Mean squared error inside the cat's box or the cup's, exactly half a picture wide."""
-        picture = codec.decode(codec.encode(source, question, rate=rate, focus=FOCUS))
+        picture = codec.decode(codec.encode(source, question, at(rate, focus=FOCUS)))
         squared = np.square(np.asarray(source, float) - np.asarray(picture, float)).mean(2)
         return float(squared[16:144, :80].mean() if left else squared[16:144, 80:].mean())
 
@@ -96,9 +99,9 @@ def test_everything_is_sent_in_as_many_symbols(codec: Codec, report: IntentRepor
     values = report.to_json()
     assert values.keys() == KEYS
     assert (values["photos"], values["pairs"]) == (1, 4)
-    assert values["bits"] == codec.rate(0.45).payload_bits
+    assert values["bits"] == rate_at(codec, 0.45).payload_bits
     plan = wf.plan_blocks(values["bits"], 4)
-    assert values["symbols"] == frame_symbols(values["bits"], 4)
+    assert values["symbols"] == air_symbols(values["bits"], 4)
     payload = sum(wf.blocks_per_burst(plan)) * plan.symbols
     assert payload < values["symbols"] < 2 * payload
     assert values["sets"]["person"]["asked_gain_db"] is None
@@ -108,7 +111,7 @@ def test_everything_is_sent_in_as_many_symbols(codec: Codec, report: IntentRepor
 def test_without_focus_nothing_is_gained(codec: Codec, data: Path) -> None:
     """What is left is how the query modulates the features, not where bits go."""
     regions = read_named_regions(data)
-    blind = benchmark_intent(codec, regions, rate=codec.rate(0.45), focus=0.0)
+    blind = benchmark_intent(codec, regions, settings=replace(ASKING, focus=0.0))
     gain = blind.sets["all"].asked_gain_db
     assert gain is not None
     assert abs(gain.mean) < 0.5
@@ -134,7 +137,7 @@ def test_signs_and_who_is_compared() -> None:
 
 def test_persons_are_counted_apart(codec: Codec, tmp_path: Path) -> None:
     data = save_cat_beside(tmp_path / "data", "astronaut", "person")
-    report = benchmark_intent(codec, read_named_regions(data), rate=codec.rate(0.45), focus=FOCUS)
+    report = benchmark_intent(codec, read_named_regions(data), settings=ASKING)
     counted = {
         name: None if one.asked_gain_db is None else one.asked_gain_db.cases
         for name, one in report.sets.items()
@@ -146,7 +149,7 @@ def test_persons_are_counted_apart(codec: Codec, tmp_path: Path) -> None:
 def test_photos_without_a_pair_are_refused(codec: Codec, data: Path) -> None:
     cat = read_named_regions(data)[:1]
     with pytest.raises(PhotosError, match="two objects of different names"):
-        benchmark_intent(codec, cat, rate=codec.rate(0.45), focus=FOCUS)
+        benchmark_intent(codec, cat, settings=ASKING)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import RunCommand
+from conftest import RunCommand, at, rate_at
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -23,7 +23,8 @@ from semantic.asked_photos import (
     spread_evenly,
 )
 from semantic.checkpoint import EMBEDDED_CHECKPOINT
-from semantic.codec import Codec, load_codec
+from semantic.codec.settings import EncoderSettings
+from semantic.codec.vq_codec import Codec, load_vq_codec
 from semantic.demo_photos import describe_photo, load_photo, photo_names, photo_path
 from semantic.index_frame import FrameGeometry, IndexFrame, LayerGeometry, Rung
 from semantic.judge import RecognitionJudge
@@ -115,7 +116,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def codec() -> Codec:
-    return load_codec(device="cpu")
+    return load_vq_codec(device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +125,8 @@ def report(codec: Codec, judge: RecognitionJudge) -> CodecReport:
         codec,
         judge,
         ROWS,
-        rate=codec.rate(0.1),
-        with_ladder=True,
+        settings=EncoderSettings(bits_per_pixel=0.1),
+        rates=codec.usual_rates,
         rivals=("jpeg2000", "webp"),
         with_containers=True,
     )
@@ -138,7 +139,7 @@ def test_figures_by_hand(codec: Codec, judge: RecognitionJudge, report: CodecRep
     psnr, matches = [], 0
     for row in ROWS:
         source = load_photo(row.file.stem, codec.image_size)
-        received = codec.decode(codec.encode(source, row.question, rate=codec.rate(0.1)))
+        received = codec.decode(codec.encode(source, row.question, at(rate_at(codec, 0.1))))
         psnr.append(psnr_db(source, received))
         first, second = judge.answer([source, received], [row.question] * 2)
         matches += first.text == second.text

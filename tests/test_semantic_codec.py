@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import at, rate_at
 from PIL import Image
 
 from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_metadata
-from semantic.codec import Codec, WeightsError, load_codec, picture_to_tensor
+from semantic.codec.settings import Box, EncoderSettings
+from semantic.codec.vq_codec import Codec, WeightsError, load_vq_codec, picture_to_tensor
 from semantic.demo_photos import load_photo
 from semantic.evaluate_codec import evaluate, mean_score
 from semantic.geometries import read_geometries, shipped_geometries
@@ -22,10 +24,12 @@ from semantic.metrics import psnr_db
 from semantic.model import CodecModel
 from semantic.recipes import load_recipe
 
+FULL = EncoderSettings(bits_per_pixel=2.0)
+
 
 @pytest.fixture(scope="module")
 def codec() -> Codec:
-    return load_codec(device="cpu")
+    return load_vq_codec(device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def test_seven_photos_reach_the_promised_quality(codec: Codec) -> None:
 
 
 def test_round_trip_through_bits_and_file(codec: Codec, photo: Image.Image) -> None:
-    frame = codec.encode(photo, "Is this a cat?", frame_id=7)
+    frame = codec.encode(photo, "Is this a cat?", FULL, 7)
     assert frame.frame_id == 7
     assert frame.query == "Is this a cat?"
     direct = codec.decode(frame)
@@ -64,7 +68,7 @@ def test_same_indices_whatever_the_number_of_threads(codec: Codec, photo: Image.
         frames = []
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            frames.append(codec.encode(photo, "Is this a cat?"))
+            frames.append(codec.encode(photo, "Is this a cat?", FULL))
     finally:
         torch.set_num_threads(before)
     # Sums in another order may tip a tie between two codewords, no more.
@@ -72,13 +76,15 @@ def test_same_indices_whatever_the_number_of_threads(codec: Codec, photo: Image.
 
 
 def test_pictures_of_any_size_and_mode(codec: Codec) -> None:
-    frame = codec.encode(Image.new("RGBA", (333, 222), (200, 30, 30, 255)), "What colour is it?")
+    frame = codec.encode(
+        Image.new("RGBA", (333, 222), (200, 30, 30, 255)), "What colour is it?", FULL
+    )
     pixels = np.asarray(codec.decode(frame), float).mean(axis=(0, 1))
     assert pixels[0] > pixels[1] + 60
 
 
 def test_erasures_are_honoured(codec: Codec, photo: Image.Image) -> None:
-    frame = codec.encode(photo, "Is this a cat?")
+    frame = codec.encode(photo, "Is this a cat?", FULL)
     bits = frame.to_bits()
     lost = np.zeros(len(bits), np.bool_)
     lost[len(bits) // 4 : len(bits) // 2] = True
@@ -91,7 +97,7 @@ def test_erasures_are_honoured(codec: Codec, photo: Image.Image) -> None:
 
 
 def test_soft_decoding_uses_what_is_known_of_lost_bits(codec: Codec, photo: Image.Image) -> None:
-    frame = codec.encode(photo, "Is this a cat?")
+    frame = codec.encode(photo, "Is this a cat?", FULL)
     bits = frame.to_bits()
     # Bits over a Gaussian channel: mean LLR m, variance 2 m, which makes the LLRs true ones.
     random = np.random.default_rng(0)
@@ -120,7 +126,7 @@ def test_soft_decoding_uses_what_is_known_of_lost_bits(codec: Codec, photo: Imag
 
 
 def test_everything_erased_is_a_flat_guess_and_no_crash(codec: Codec, photo: Image.Image) -> None:
-    frame = codec.encode(photo, "Is this a cat?")
+    frame = codec.encode(photo, "Is this a cat?", FULL)
     bits = frame.to_bits()
     nothing = IndexFrame.from_bits(
         codec.geometry, bits, frame_id=0, erased_bits=np.ones(len(bits), np.bool_)
@@ -141,7 +147,7 @@ def test_the_ladder_from_the_same_weights(codec: Codec) -> None:
         found = []
         for number, name in enumerate(("chelsea", "coffee", "china", "flower")):
             source = load_photo(name, codec.image_size)
-            frame = codec.encode(source, "What is this?", number, rate=geometry)
+            frame = codec.encode(source, "What is this?", at(geometry), number)
             bits = frame.to_bits()
             assert len(bits) == geometry.payload_bits
             picture = codec.decode(IndexFrame.from_bits(geometry, bits, frame_id=number))
@@ -154,11 +160,11 @@ def test_the_ladder_from_the_same_weights(codec: Codec) -> None:
 
 
 def test_which_rate(codec: Codec) -> None:
-    assert codec.rate(None).bits_per_pixel == 1.0
-    assert codec.rate(0.3).bits_per_pixel == 0.25
-    assert codec.rate(64) == codec.geometry
+    assert codec.rate(EncoderSettings()).bits_per_pixel == 1.0
+    assert rate_at(codec, 0.3).bits_per_pixel == 0.25
+    assert rate_at(codec, 64) == codec.geometry
     with pytest.raises(IndexFrameError, match=r"0\.01 is below 0\.039"):
-        codec.rate(0.01)
+        rate_at(codec, 0.01)
 
 
 def test_bits_follow_the_question(codec: Codec) -> None:
@@ -166,8 +172,8 @@ def test_bits_follow_the_question(codec: Codec) -> None:
     two = Image.new("RGB", (160, 160))
     for left, name in ((0, "chelsea"), (80, "coffee")):
         two.paste(load_photo(name, 160).crop((40, 0, 120, 160)), (left, 0))
-    rate = codec.rate(0.25)
-    asked = [codec.encode(two, f"Is there a {name}?", rate=rate) for name in ("cat", "cup")]
+    rate = rate_at(codec, 0.25)
+    asked = [codec.encode(two, f"Is there a {name}?", at(rate)) for name in ("cat", "cup")]
     shares = []
     for frame in asked:
         assert frame.levels is not None
@@ -181,7 +187,7 @@ def test_bits_follow_the_question(codec: Codec) -> None:
     ]
     assert left[0] > left[1] + 1
     blind = [
-        codec.encode(two, f"Is there a {name}?", rate=rate, focus=0).levels
+        codec.encode(two, f"Is there a {name}?", at(rate, focus=0)).levels
         for name in ("cat", "cup")
     ]
     assert np.mean(blind[0] != blind[1]) < np.mean(asked[0].levels != asked[1].levels)
@@ -189,23 +195,22 @@ def test_bits_follow_the_question(codec: Codec) -> None:
 
 def test_a_picture_whose_map_is_lost(codec: Codec, photo: Image.Image) -> None:
     """Without the map only what every cell has is known; nothing else is taken for something it is not."""
-    rate = codec.rate(0.25)
-    frame = codec.encode(photo, "Is this a cat?", rate=rate)
+    rate = rate_at(codec, 0.25)
+    frame = codec.encode(photo, "Is this a cat?", at(rate))
     bits = frame.to_bits()
     lost = np.zeros(len(bits), np.bool_)
     lost[rate.map_places.ravel()] = True
     received = IndexFrame.from_bits(rate, bits, frame_id=0, erased_bits=lost)
     assert received.map_lost
-    poorest = codec.encode(photo, "Is this a cat?", rate=codec.rate(0.08))
+    poorest = codec.encode(photo, "Is this a cat?", at(rate_at(codec, 0.08)))
     assert psnr_db(photo, codec.decode(received)) == pytest.approx(
         psnr_db(photo, codec.decode(poorest)), abs=0.01
     )
 
 
-def test_a_rate_of_another_codec_is_refused(codec: Codec, photo: Image.Image) -> None:
-    foreign = replace(codec.rate(0.25), codec_id="0badc0de")
-    with pytest.raises(IndexFrameError, match="0badc0de"):
-        codec.encode(photo, "Is this a cat?", rate=foreign)
+def test_a_box_is_refused_not_ignored(codec: Codec, photo: Image.Image) -> None:
+    with pytest.raises(IndexFrameError, match="box"):
+        codec.encode(photo, "Is this a cat?", EncoderSettings(boxes=(Box(0, 0, 8, 8),)))
 
 
 def test_a_codec_that_cannot_see_where_a_question_points(tmp_path: Path) -> None:
@@ -223,9 +228,9 @@ def test_a_codec_that_cannot_see_where_a_question_points(tmp_path: Path) -> None
     codec = Codec(CodecModel(recipe.codec), geometries[-1], torch.device("cpu"))
     picture = load_photo("chelsea", 32)
     assert codec.usual_focus == 0
-    codec.encode(picture, "Is this a cat?", rate=geometries[0])
+    codec.encode(picture, "Is this a cat?", at(geometries[0]))
     with pytest.raises(IndexFrameError, match=r"focus 0\.5: the towers of codec 0badc0de"):
-        codec.encode(picture, "Is this a cat?", rate=geometries[0], focus=0.5)
+        codec.encode(picture, "Is this a cat?", at(geometries[0], focus=0.5))
 
 
 # arithmetic --------------------------------------------------------------------------------------
@@ -238,7 +243,7 @@ def test_many_at_once_are_the_same_as_one_by_one(codec: Codec) -> None:
     indices = codec.encode_batch(pictures, [query] * 2)
     decoded = codec.decode_batch(indices)
     for number, source in enumerate(sources):
-        frame = codec.encode(source, query)
+        frame = codec.encode(source, query, FULL)
         for layer, batch in zip(frame.indices, indices, strict=True):
             assert np.mean(layer != batch[number].numpy()) < 1e-3
         one = picture_to_tensor(codec.decode(frame))
@@ -247,7 +252,7 @@ def test_many_at_once_are_the_same_as_one_by_one(codec: Codec) -> None:
 
 def test_the_same_picture_whatever_the_number_of_threads(codec: Codec, photo: Image.Image) -> None:
     """Stated in docs/codec.md: one level of 255 at most."""
-    frame = codec.encode(photo, "Is this a cat?")
+    frame = codec.encode(photo, "Is this a cat?", FULL)
     before = torch.get_num_threads()
     try:
         pictures = []
@@ -260,8 +265,8 @@ def test_the_same_picture_whatever_the_number_of_threads(codec: Codec, photo: Im
 
 
 def test_half_precision_costs_next_to_nothing(codec: Codec, photo: Image.Image) -> None:
-    frame = codec.encode(photo, "Is this a cat?")
-    half = load_codec(device="cpu", towers=False, amp=True)
+    frame = codec.encode(photo, "Is this a cat?", FULL)
+    half = load_vq_codec(device="cpu", towers=False, amp=True)
     exact, rounded = (np.asarray(one.decode(frame), int) for one in (codec, half))
     assert np.abs(exact - rounded).mean() < 1
     assert (exact != rounded).any()  # or it was not asked for
@@ -269,8 +274,8 @@ def test_half_precision_costs_next_to_nothing(codec: Codec, photo: Image.Image) 
 
 @pytest.mark.slow
 def test_compiled_gives_the_same_picture(codec: Codec, photo: Image.Image) -> None:
-    frame = codec.encode(photo, "Is this a cat?")
-    compiled = load_codec(device="cpu", towers=False, compiled=True)
+    frame = codec.encode(photo, "Is this a cat?", FULL)
+    compiled = load_vq_codec(device="cpu", towers=False, compiled=True)
     difference = np.asarray(codec.decode(frame), int) - np.asarray(compiled.decode(frame), int)
     assert np.abs(difference).max() <= 1
 
@@ -282,7 +287,7 @@ def test_bad_queries(codec: Codec, photo: Image.Image, query: str) -> None:
 
 
 def test_a_frame_of_another_codec_is_refused(codec: Codec, photo: Image.Image) -> None:
-    frame = codec.encode(photo, "Is this a cat?")
+    frame = codec.encode(photo, "Is this a cat?", FULL)
     foreign = replace(frame, geometry=replace(codec.geometry, codec_id="0badc0de"))
     with pytest.raises(IndexFrameError, match="0badc0de"):
         codec.decode(foreign)
@@ -302,7 +307,7 @@ def test_metadata_says_how_the_codec_came_about() -> None:
 
 def test_missing_and_damaged_weights(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"absent\.safetensors.*git checkout"):
-        load_codec(tmp_path / "absent.safetensors")
+        load_vq_codec(tmp_path / "absent.safetensors")
     whole = EMBEDDED_CHECKPOINT.read_bytes()
     flipped = bytearray(whole)
     flipped[len(flipped) * 3 // 4] ^= 0x10
@@ -311,19 +316,19 @@ def test_missing_and_damaged_weights(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.safetensors"
         path.write_bytes(data)
         with pytest.raises(WeightsError, match=f"{name}.safetensors"):
-            load_codec(path)
+            load_vq_codec(path)
 
 
 def test_decoding_needs_no_towers(codec: Codec, photo: Image.Image, tmp_path: Path) -> None:
-    frame = codec.encode(photo, "Is this a cat?")
+    frame = codec.encode(photo, "Is this a cat?", FULL)
     (tmp_path / "frame.uoisc").write_bytes(frame.to_bytes())
     expected = np.asarray(codec.decode(frame)).astype(int)
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from semantic.codec import load_codec\n"
+        "from semantic.codec.vq_codec import load_vq_codec\n"
         "from semantic.index_frame import IndexFrame\n"
-        "codec = load_codec(device='cpu', towers=False)\n"
+        "codec = load_vq_codec(device='cpu', towers=False)\n"
         "codec.decode(IndexFrame.read(Path(sys.argv[1]))).save(sys.argv[2])\n"
         "assert not {'open_clip', 'timm', 'transformers'} & set(sys.modules)\n"
     )
@@ -335,7 +340,7 @@ def test_decoding_needs_no_towers(codec: Codec, photo: Image.Image, tmp_path: Pa
 
 
 def test_towers_come_with_the_first_picture_to_encode(codec: Codec, photo: Image.Image) -> None:
-    late = load_codec(device="cpu", towers=False)
+    late = load_vq_codec(device="cpu", towers=False)
     query = "Is this a cat?"
     np.testing.assert_array_equal(
         late.encode(photo, query).to_bits(), codec.encode(photo, query).to_bits()
@@ -344,4 +349,4 @@ def test_towers_come_with_the_first_picture_to_encode(codec: Codec, photo: Image
 
 def test_unknown_device() -> None:
     with pytest.raises(WeightsError, match="abacus"):
-        load_codec(device="abacus")
+        load_vq_codec(device="abacus")

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import at, rate_at
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from semantic.codec import Codec, load_codec, picture_to_tensor
+from semantic.codec.settings import EncoderSettings
+from semantic.codec.vq_codec import Codec, load_vq_codec, picture_to_tensor
 from semantic.codec_config import read_recipe
 from semantic.demo_photos import load_photo
 from semantic.index_frame import IndexFrameError
@@ -31,7 +33,7 @@ QUERY = "Is this a cat?"
 
 @pytest.fixture(scope="module")
 def codec() -> Codec:
-    return load_codec(device="cpu")
+    return load_vq_codec(device="cpu")
 
 
 @pytest.fixture(scope="module", params=["segments", "stages"])
@@ -171,19 +173,14 @@ def test_what_is_not_sent_stays_out_of_it(model: CodecModel, pictures: Tensor) -
 
 
 def test_shipped_codec_gains_at_every_rate_and_no_bits(codec: Codec) -> None:
-    for rate in (codec.geometries[0], codec.rate(0.25), codec.geometry):
+    for rate in (codec.geometries[0], rate_at(codec, 0.25), codec.geometry):
         gains = []
         for name in ("chelsea", "coffee", "flower"):
             photo = load_photo(name, codec.image_size)
-            plain = codec.encode(photo, QUERY, rate=rate, focus=0 if rate.has_map else None)
-            better = codec.encode(
-                photo,
-                QUERY,
-                rate=rate,
-                focus=0 if rate.has_map else None,
-                search_steps=4,
-                search_likeness=0,
-            )
+            plain = codec.encode(photo, QUERY, at(rate, focus=0 if rate.has_map else None))
+            blind = 0 if rate.has_map else None
+            searching = at(rate, focus=blind, search_steps=4, search_likeness=0)
+            better = codec.encode(photo, QUERY, searching)
             assert better.geometry == plain.geometry
             assert len(better.to_bits()) == len(plain.to_bits())
             if plain.levels is not None:
@@ -197,7 +194,7 @@ def test_shipped_codec_gains_at_every_rate_and_no_bits(codec: Codec) -> None:
 def test_another_network_sees_the_likeness_too(codec: Codec) -> None:
     """What the codec's tower is pleased by pleases also one that had no say: it is no trick on the tower."""
     judge = RecognitionJudge(self_check=())
-    rate = codec.rate(0.1)
+    rate = rate_at(codec, 0.1)
     photos = [
         load_photo(name, codec.image_size) for name in ("chelsea", "coffee", "flower", "rocket")
     ]
@@ -213,7 +210,7 @@ def test_another_network_sees_the_likeness_too(codec: Codec) -> None:
     for steps, likeness in ((0, 0), (6, 0), (6, LIKENESS)):
         shown = [
             codec.decode(
-                codec.encode(photo, QUERY, rate=rate, search_steps=steps, search_likeness=likeness)
+                codec.encode(photo, QUERY, at(rate, search_steps=steps, search_likeness=likeness))
             )
             for photo in photos
         ]
@@ -225,16 +222,16 @@ def test_another_network_sees_the_likeness_too(codec: Codec) -> None:
 
 
 def test_towers_that_come_with_the_first_picture() -> None:
-    late = load_codec(device="cpu", towers=False)
-    frame = late.encode(load_photo("chelsea", 160), QUERY, rate=late.rate(0.04), search_steps=1)
-    assert frame.geometry == late.rate(0.04)
+    late = load_vq_codec(device="cpu", towers=False)
+    frame = late.encode(load_photo("chelsea", 160), QUERY, at(rate_at(late, 0.04), search_steps=1))
+    assert frame.geometry == rate_at(late, 0.04)
 
 
 def test_the_question_decides_where_it_searches(codec: Codec) -> None:
-    photo, rate = load_photo("chelsea", codec.image_size), codec.rate(0.45)
+    photo, rate = load_photo("chelsea", codec.image_size), rate_at(codec, 0.45)
     shown = {
         focus: np.asarray(
-            codec.decode(codec.encode(photo, QUERY, rate=rate, focus=focus, search_steps=4)), float
+            codec.decode(codec.encode(photo, QUERY, at(rate, focus=focus, search_steps=4))), float
         )
         for focus in (0.0, 0.95)
     }
@@ -249,11 +246,11 @@ def test_the_question_decides_where_it_searches(codec: Codec) -> None:
 
 
 @pytest.mark.parametrize("likeness", [-1.0, math.inf, math.nan])
-def test_a_likeness_that_is_none(codec: Codec, likeness: float) -> None:
+def test_a_likeness_that_is_none(likeness: float) -> None:
     with pytest.raises(IndexFrameError, match="search_likeness: expected 0 or more"):
-        codec.encode(load_photo("chelsea", 160), QUERY, search_steps=1, search_likeness=likeness)
+        EncoderSettings(search_steps=1, search_likeness=likeness)
 
 
-def test_a_number_of_steps_that_is_none(codec: Codec) -> None:
+def test_a_number_of_steps_that_is_none() -> None:
     with pytest.raises(IndexFrameError, match="search_steps: expected 0 or more, got -1"):
-        codec.encode(load_photo("chelsea", 160), QUERY, search_steps=-1)
+        EncoderSettings(search_steps=-1)

@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from semantic.asked_photos import AskedPhoto, read_photos
-from semantic.codec import find_device
+from semantic.codec.vq_codec import find_device
 from semantic.evaluation.cells import Cell, digest
 from semantic.evaluation.plan import DataSet, Plan, PlanError
 from semantic.evaluation.quality import Meter

@@ -138,7 +138,7 @@ def _link_columns(cell: Cell, frame: IndexFrame, result: LinkResult) -> dict[str
         "symbols": result.symbols,
         "payload_symbols": result.payload_symbols,
         "bits": bits,
-        "bits_per_pixel": bits / frame.geometry.image_size**2,
+        "bits_per_pixel": frame.bits_per_pixel,
         "energy": energy,
         "bursts": result.bursts,
         "bursts_lost": result.bursts_lost,

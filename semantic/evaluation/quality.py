@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from semantic.backbone import load_backbone
-from semantic.codec import picture_to_tensor
+from semantic.codec.vq_codec import picture_to_tensor
 from semantic.codec_config import PackagedTowers
 from semantic.evaluation.table import QUALITY
 from semantic.intent_judge import TowerIntentJudge, intent_distances, whole_side

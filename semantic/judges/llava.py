@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from semantic.codec import picture_to_tensor
+from semantic.codec.vq_codec import picture_to_tensor
 from semantic.judges.answers import Answer, JudgeError, SelfCheck, check_pairs, run_self_checks
 from semantic.judges.llava_checkpoint import fill_template, load_llava
 from semantic.judges.vqa_text import normalize_answer

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from semantic.codec import find_device
+from semantic.codec.vq_codec import find_device
 from semantic.geometries import CHECKPOINT_FOLDER, read_geometries
 from semantic.judge import load_judge
 from semantic.systems.controls import BlankControl, WrongPictureControl
@@ -26,7 +26,7 @@ from semantic.systems.spec import (
     UoiscSpec,
 )
 from semantic.systems.system import Control, System
-from semantic.systems.uoisc_system import UoiscSystem, rate_of
+from semantic.systems.uoisc_system import UoiscSystem, size_of
 
 __all__ = ["make_control", "make_system", "make_systems", "resolve_budgets"]
 
@@ -36,7 +36,7 @@ def make_system(spec: CodedSpec, device: str = "auto") -> System:
 
     Args:
         spec: with ``bytes`` in place of ``same_bits_as`` (:func:`resolve_budgets`).
-        device: where networks compute, as for :func:`semantic.codec.load_codec`.
+        device: where networks compute, as for :func:`semantic.codec.loader.load_codec`.
 
     Raises:
         ValueError: ``same_bits_as`` is not resolved, or a setting that the codec cannot follow.
@@ -90,17 +90,12 @@ def _resolve(spec: CodedSpec, codecs: dict[str, UoiscSpec], device: str) -> Code
             f"{spec.label}: same_bits_as: expected the label of a uoisc system "
             f"({', '.join(map(repr, codecs)) or 'there is none'}), got {spec.same_bits_as!r}"
         )
-    rate = rate_of(named, device)
-    if spec.image_size not in (None, rate.image_size):
+    side, bits = size_of(named, device)
+    if spec.image_size not in (None, side):
         raise ValueError(
-            f"{spec.label}: image_size: {spec.image_size}, but {named.label} has pictures of "
-            f"{rate.image_size}"
+            f"{spec.label}: image_size: {spec.image_size}, but {named.label} has pictures of {side}"
         )
-    known = {
-        "bytes": rate.payload_bits // 8,
-        "same_bits_as": None,
-        "image_size": rate.image_size,
-    }
+    known = {"bytes": bits // 8, "same_bits_as": None, "image_size": side}
     return type(spec).model_validate(spec.model_dump() | known)
 
 
@@ -117,4 +112,6 @@ def make_control(spec: ControlSpec) -> Control:
 
 
 def _embedded_side() -> int:
-    return read_geometries(CHECKPOINT_FOLDER / "embedded.json")[-1].image_size
+    side = read_geometries(CHECKPOINT_FOLDER / "embedded.json")[-1].image_size
+    assert side is not None  # only streams have none
+    return side

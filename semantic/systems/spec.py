@@ -51,6 +51,7 @@ class UoiscSpec(_Spec):
         search_likeness: how much it minds how pictures look to the image tower, beside their squared
             error; None means the codec's usual.
         soft: estimate what was lost from its LLRs.
+        image_size: side of its pictures in pixels, for a codec that takes any.
     """
 
     kind: Literal["uoisc"]
@@ -60,6 +61,7 @@ class UoiscSpec(_Spec):
     search_steps: int = Field(0, ge=0, le=1000)
     search_likeness: float | None = Field(None, ge=0, le=1000)
     soft: bool = False
+    image_size: int | None = Field(None, ge=16, le=1024)
 
 
 class BudgetSpec(_Spec):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -157,15 +157,15 @@ class DetailCoder:
         slices = len(rooms)
         if slices > total:
             raise IndexFrameError(f"{slices} slices of a picture of {total} positions")
-        runs = self._cut(source, np.ones(total), rooms, copies)
-        overhead = self._overhead(source, runs, copies)
-        if (overhead > rooms).any():
-            least = int(overhead.sum())
-            raise IndexFrameError(
-                f"{payload_bits} bits in {slices} slices: the base layer alone takes about {least}"
-            )
-        gains, trial = self._search(source, rooms, copies)
-        return self._fit(source, rooms, gains, trial, copies)
+        # A map is left out where it would leave no room for anything that could follow it.
+        for some in (source, replace(source, levels=None)):
+            runs = self._cut(some, np.ones(total), rooms, copies)
+            if (self._overhead(some, runs, copies) <= rooms).all():
+                gains, trial = self._search(some, rooms, copies)
+                return self._fit(some, rooms, gains, trial, copies)
+        layout = make_layout(*cells_of(*source.size), runs)
+        alone = [self._base_only(source, layout, runs, k, copies) for k in range(slices)]
+        return _fill(alone, rooms)
 
     def _search(
         self, source: CodedSource, rooms: IntArray, copies: bool
@@ -239,10 +239,8 @@ class DetailCoder:
             bits = (
                 self._base_only(source, trial.layout, runs, k, copies) if found is None else found
             )
-            if len(bits) > rooms[k]:
-                raise IndexFrameError(f"slice {k} has room for {rooms[k]} bits, needs {len(bits)}")
-            out.append(np.concatenate([bits, np.zeros(rooms[k] - len(bits), np.uint8)]))
-        return np.concatenate(out)
+            out.append(bits)
+        return _fill(out, rooms)
 
     def _try(self, source: CodedSource, layout: SliceLayout, gains: IntArray) -> _Trial:
         per_row = self._row_gains(source, layout, gains)
@@ -528,6 +526,20 @@ class DetailCoder:
         planes[1].view(-1)[layout.places] = torch.from_numpy(gm.log_gains(gains))
         inside.view(-1)[layout.places[good]] = True
         return planes[0], planes[1], inside, len(failed)
+
+
+def _fill(slices: Sequence[NDArray[np.uint8]], rooms: IntArray) -> NDArray[np.uint8]:
+    """Slices one after the other, each filled up with zeros."""
+    lengths = np.array([len(bits) for bits in slices])
+    if (lengths > rooms).any():
+        raise IndexFrameError(
+            f"{rooms.sum()} bits in {len(rooms)} slices: the base layer alone takes {lengths.sum()}"
+        )
+    parts = [
+        np.concatenate([bits, np.zeros(room - len(bits), np.uint8)])
+        for bits, room in zip(slices, rooms, strict=True)
+    ]
+    return np.concatenate(parts)
 
 
 def _next_gain(steps: Sequence[tuple[int, float]], target: float) -> int:

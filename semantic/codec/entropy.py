@@ -196,6 +196,8 @@ class _Check:
 
 def _by_level(levels: IntArray) -> list[tuple[int, IntArray]]:
     """Places of every scale that occurs, scales rising."""
+    if not len(levels):
+        return []
     order = np.argsort(levels, kind="stable")
     found, starts = np.unique(levels[order], return_index=True)
     parts = np.split(order, starts[1:])

@@ -8,7 +8,8 @@ routines, which may go by way of Winograd's or of tensor cores.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,6 +118,10 @@ class IntegerPrior:
         Returns:
             coefficients in 1/16 steps, int64 ``[R, 192]``.
         """
+        with _whole_float32():
+            return self._run(layout, tokens, gains, choose)
+
+    def _run(self, layout: SliceLayout, tokens: Tensor, gains: IntArray, choose: Choose) -> IntArray:
         rows = len(layout.places)
         context = torch.zeros(rows + 1, _STATE + CHANNELS, device=self.device)
         context[:rows, :BASE_FEATURES] = self._base_features(layout, tokens)
@@ -153,6 +158,17 @@ class IntegerPrior:
         cells = _clip(self._base(around), fp.INPUT_LIMIT).unflatten(1, (BASE_FEATURES, -1))
         pair, inside = _to(layout.pair_of, self.device), _to(layout.inside_cell, self.device)
         return cells[pair, :, inside]
+
+
+@contextmanager
+def _whole_float32() -> Iterator[None]:
+    """No TF32 or bfloat16 inside products of float32, whatever the program allows elsewhere."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 class _IntegerGroup:

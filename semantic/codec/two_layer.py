@@ -216,7 +216,8 @@ class TwoLayerCodec:
             plane.to(self.device) for plane in (received.values, received.log_gain, received.inside)
         )
         values, log_gain, inside = planes
-        picture = self._detail.synthesise(values, base, log_gain, inside)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._amp):
+            picture = self._detail.synthesise(values, base, log_gain, inside)
         width, height = received.size
         return tensor_to_picture(picture[:, :, :height, :width] / 255)
 

@@ -460,7 +460,7 @@ def test_usrp_flowgraphs_say_what_a_usrp_needs(compiled: Path) -> None:
 def test_compiled_loopback_passes_pictures(
     compiled: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    geometry = shipped_geometries()[-1]
+    geometry = read_geometries(CHECKPOINT_FOLDER / "embedded.json")[-1]
     writer = MessageWriter()
     totals: dict[str, Any] = {}
     # On a machine that stands still for seconds, a burst that is late is not lost.
@@ -490,7 +490,7 @@ def test_compiled_usrp_flowgraphs_pass_a_picture_over_a_virtual_radio(
     compiled: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Through gr-uhd, at 4 Msps, with the gains, antennas and oscillator offsets that the files say."""
-    geometry = shipped_geometries()[-1]
+    geometry = read_geometries(CHECKPOINT_FOLDER / "embedded.json")[-1]
     writer = MessageWriter()
     environment = {**environment, _PLUGIN_PATH: os.environ[_PLUGIN_PATH]}
     received = None

@@ -18,7 +18,7 @@ from blocks.zmq_messages import (
     unpack_frame,
 )
 from blocks.zmq_security import load_keys, write_key_pair
-from semantic.geometries import shipped_geometries
+from semantic.geometries import CHECKPOINT_FOLDER, read_geometries
 from tests.compiled_flowgraphs import Running, companion_environment, compile_flowgraphs, running
 from tests.link_parts import free_ports, random_frame, same_indices
 
@@ -116,7 +116,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, st
 
 def pass_picture(link: Running) -> None:
     """The air waits for its receiver, so that nothing is lost."""
-    frame = random_frame(1, geometry=shipped_geometries()[-1])
+    geometry = read_geometries(CHECKPOINT_FOLDER / "embedded.json")[-1]
+    frame = random_frame(1, geometry=geometry)
     link.wait_for(link.push, zmq.POLLOUT)
     link.push.send_multipart(MessageWriter().pack_frame(TOPIC_FRAME, frame))
     link.wait_for(link.pull, zmq.POLLIN)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +121,8 @@ def coded_bits(info_bits: int, mcs: int) -> int:
     return BITS_PER_SYMBOL * -(-info_bits * rate.denominator // (BITS_PER_SYMBOL * rate.numerator))
 
 
-@cache
+# Not without limit: headers from the air name any length.
+@lru_cache(maxsize=4096, typed=True)
 def plan_blocks(frame_bits: int, mcs: int, blocks: int | None = None) -> BlockPlan:
     """Cut ``frame_bits`` into equal code blocks.
 

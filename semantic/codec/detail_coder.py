@@ -412,7 +412,7 @@ class DetailCoder:
             likely: number of code blocks on the air.
 
         Returns:
-            None where no slice arrived.
+            None where no slice is of any use.
         """
         found = find_slices(payload, lost, likely)
         if not found:
@@ -438,6 +438,8 @@ class DetailCoder:
                 continue
             taken[run] = True
             usable.append((header, reader))
+        if not usable:
+            return None
         detailed = [one for one in usable if one[0].gain != gm.NO_DETAIL]
         values, gains, inside, failed = self._read_detail(detailed, size, tokens)
         return ReceivedDetail(

@@ -26,10 +26,12 @@ from blocks.zmq_messages import (
 )
 from blocks.zmq_security import load_keys
 from cli.picture_list import list_pictures
-from semantic.codec import load_codec
+from semantic.codec.loader import EncoderSettings, load_codec
+from semantic.codec.vq_codec import load_vq_codec
 from semantic.demo_photos import load_photo, photo_path
-from semantic.geometries import shipped_geometries
+from semantic.geometries import CHECKPOINT_FOLDER, read_geometries
 from semantic.index_frame import IndexFrame
+from semantic.pictures import read_picture
 
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 LIMITS = SocketLimits(4, 5000)
@@ -54,10 +56,10 @@ def test_sent_picture_is_what_the_codec_makes(
     assert done.returncode == 0, done.stderr
     assert pull.poll(5000)
     frame = unpack_frame(pull.recv_multipart(), TOPIC_FRAME)
-    codec = load_codec()
-    expected = codec.encode(load_photo("chelsea", codec.image_size), query, rate=codec.rate(None))
+    expected = load_codec().encode(read_picture(photo_path("chelsea")), query)
     assert frame.query == query
     assert frame.geometry == expected.geometry
+    assert np.array_equal(frame.to_bits(), expected.to_bits())
     for ours, theirs in zip(frame.indices, expected.indices, strict=True):
         assert np.array_equal(ours, theirs)
 
@@ -109,7 +111,7 @@ def test_frames_are_sent_as_they_are_and_need_no_question(
         raise AssertionError("the codec was loaded")
 
     monkeypatch.setattr(exchange, "_codec", no_codec)
-    geometry = shipped_geometries()[-1]
+    geometry = read_geometries(CHECKPOINT_FOLDER / "embedded.json")[-1]
     random = np.random.default_rng(0)
     indices = tuple(
         random.integers(0, 256, (layer.tokens, layer.segments)).astype(np.uint16)
@@ -148,8 +150,13 @@ def test_send_where_nobody_listens(uoisc: RunCommand) -> None:
 def test_received_pictures_are_written_and_rubbish_is_dropped(
     context: zmq.Context[zmq.Socket[bytes]], uoisc: RunCommand, tmp_path: Path
 ) -> None:
-    codec = load_codec()
-    frame = codec.encode(load_photo("coffee", codec.image_size), "Is there a spoon?", 42)
+    codec = load_vq_codec()
+    frame = codec.encode(
+        load_photo("coffee", codec.image_size),
+        "Is there a spoon?",
+        EncoderSettings(bits_per_pixel=2),
+        42,
+    )
     partial = IndexFrame.from_bits(
         codec.geometry,
         frame.to_bits(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -157,19 +158,21 @@ def test_a_gpu_computes_the_same() -> None:
     np.testing.assert_array_equal(*found)
 
 
-def test_the_order_of_a_sum_does_not_matter() -> None:
-    """Every product the prior sums is whole: adding in doubles, in any order, gives the same."""
+def test_integers_and_float32_sum_to_the_same() -> None:
+    """The product of the CPU, and the one of every other device in any order: all are exact."""
     prior = IntegerPrior(random_prior(), CPU)
+    generator = torch.Generator().manual_seed(0)
     for group in prior._groups:
-        weight = group._known.weight
-        torch.testing.assert_close(weight, weight.round(), atol=0, rtol=0)
-        x = torch.randint(-fp.INPUT_LIMIT, fp.INPUT_LIMIT + 1, (7, len(weight))).float()
-        order = torch.randperm(len(weight))
-        once = torch.addmm(group._known.bias, x, weight)
-        again = torch.addmm(group._known.bias, x[:, order], weight[order])
-        exact = x.double() @ weight.double() + group._known.bias.double()
-        assert torch.equal(once, again)
-        assert torch.equal(once.double(), exact)
+        for product in (group._known, group._own, *group._hidden, *group._heads):
+            assert product.weight.dtype == torch.int8
+            for rows in (1, 2, 7, 200):
+                size = rows, len(product.weight)
+                x = torch.randint(-128, 128, size, dtype=torch.int8, generator=generator)
+                order = torch.randperm(len(product.weight), generator=generator)
+                floats = replace(product, weight=product.weight[order].float())
+                exact = x.double() @ product.weight.double() + product.bias.double()
+                assert torch.equal(product(x), floats(x[:, order]))
+                assert torch.equal(product(x).double(), exact * product.scale.double())
 
 
 def test_weights_that_float32_cannot_hold_are_refused() -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import at, rate_at
 
 from semantic.checkpoint import write_checkpoint
-from semantic.codec import FOCUS, load_codec
+from semantic.codec.settings import EncoderSettings
+from semantic.codec.vq_codec import FOCUS, load_vq_codec
 from semantic.codec_config import Recipe, read_recipe
 from semantic.demo_photos import load_photo
 from semantic.index_frame import IndexFrameError
@@ -47,8 +49,8 @@ def test_a_picture_crosses_a_perfect_link_as_the_codec_makes_it() -> None:
     assert frame.frame_id == 5
     assert frame.geometry.payload_bits == 0.5 * 160**2
     shown = system.decode(whole(frame), QUERY)
-    codec = load_codec(device="cpu")
-    expected = codec.decode(codec.encode(source, QUERY, rate=codec.rate(0.5)))
+    codec = load_vq_codec(device="cpu")
+    expected = codec.decode(codec.encode(source, QUERY, at(rate_at(codec, 0.5))))
     assert shown is not None
     assert shown.tobytes() == expected.tobytes()
     assert psnr_db(source, shown) > 24
@@ -153,7 +155,7 @@ def test_whose_eyes_it_searches_with_must_not_score_it(tmp_path: Path) -> None:
     checkpoint = untrained(tmp_path, "none")
     searching = make(checkpoint=checkpoint, search_steps=1)
     (looking,) = set(searching.own_judges) - {"somebody"}
-    assert looking == searching._codec.looking_at_itself(1, None)
+    assert looking == searching._codec.looking_at_itself(EncoderSettings(search_steps=1))
     for blind in ({"search_steps": 0}, {"search_steps": 1, "search_likeness": 0}):
         assert make(checkpoint=checkpoint, **blind).own_judges == ("somebody",)
     trainable = untrained(tmp_path, "none", trainable=True)

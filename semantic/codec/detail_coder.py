@@ -17,8 +17,10 @@ from torch import Tensor
 
 from semantic.codec import gain_map as gm
 from semantic.codec.detail_layer import DetailLayer
+from semantic.codec.detail_prior import SCALE_LEVELS, SCALE_STEP
 from semantic.codec.entropy import (
     SEAL_BITS,
+    TABLE_WIDTH,
     EntropyError,
     ResidualModels,
     SliceReader,
@@ -46,14 +48,16 @@ IntArray = NDArray[np.int64]
 
 # A residual moves towards zero where the bits saved are worth the error, in squared steps per bit. Chosen on
 # photos of the training set.
-RATE_WEIGHT = 0.12
-# Where the search for the gain starts, and how bits grow with it: ln(bits) per unit of log gain.
-_FIRST_GAIN = 512
-_BITS_SLOPE = 0.8
-_SEARCH_ROUNDS = 3
-_FITTING_ROUNDS = 8
-# A slice may be this much shorter than its room before another round is spent on it.
-_CLOSE_ENOUGH = 0.004
+RATE_WEIGHT = 0.03
+# How many coefficients are not 0 where so many bits are spent, both as logarithms per pixel: a parabola
+# through 30 photos of the training set, off by a tenth.
+_NONZERO = (-0.0472, 0.7664, -1.2543)
+# How bits grow with the gain at first: ln(bits) per neper.
+_BITS_SLOPE = 1.2
+_SOLVING_ROUNDS, _FITTING_ROUNDS = 6, 10
+# A slice may be this much shorter than its room, as a share or in bits, before another round is spent on it.
+_CLOSE_ENOUGH, _CLOSE_BITS = 0.004, 16
+_SPARE_BITS = 4
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,16 @@ class CodedSource:
     """A picture as the detail layer's encoder takes it.
 
     Args:
-        picture, base: float32 ``[1, 3, H, W]``, 0..255, padded to whole cells.
+        bands: of the picture padded to whole cells, float32 ``[1, 192, h, w]``
+            (:meth:`semantic.codec.detail_layer.DetailLayer.bands`).
+        base_bands: of the base picture.
         tokens: base indices, int64 ``[rows, columns, M]``.
         size: width and height of the picture in pixels.
         levels: of the gain map, int64 ``[rows, columns]``; None: the same everywhere.
     """
 
-    picture: Tensor
-    base: Tensor
+    bands: Tensor
+    base_bands: Tensor
     tokens: Tensor
     size: tuple[int, int]
     levels: IntArray | None
@@ -101,17 +107,73 @@ class ReceivedDetail:
 
 @dataclass
 class _Trial:
-    """One pass over all slices at given gains."""
+    """One pass over all slices at given gains.
+
+    Args:
+        layout: of the slices.
+        gains: of every slice.
+        row_gains: of every row, with the map.
+        steps: per pass its residuals and levels of scales.
+        errors: per pass what the prior's means left, in steps.
+        bits: of every slice's residuals.
+    """
 
     layout: SliceLayout
     gains: IntArray
+    row_gains: IntArray
     steps: list[tuple[Pass, IntArray, IntArray]]
-    row_bits: NDArray[np.float64]
+    errors: list[NDArray[np.float32]]
+    bits: NDArray[np.float64]
 
-    def bits(self) -> NDArray[np.float64]:
-        """Of every slice."""
-        sums = np.zeros(self.layout.slices)
-        np.add.at(sums, self.layout.slice_of, self.row_bits)
+
+class _Forecast:
+    """What a trial would have cost at other gains: errors grow with them, and so do the scales expected.
+
+    Args:
+        trial: of which every row is in a pass.
+        models: probabilities of residuals.
+    """
+
+    def __init__(self, trial: _Trial, models: ResidualModels) -> None:
+        self._trial, self._table = trial, models.bits.reshape(-1)
+        self._rows = np.concatenate(
+            [np.repeat(step.rows, np.ptp(step.channels)) for step, _, _ in trial.steps]
+        )
+        self._errors = np.abs(np.concatenate([error.reshape(-1) for error in trial.errors]))
+        levels = [level.reshape(-1) for _, _, level in trial.steps]
+        self._levels = np.concatenate(levels).astype(np.float32)
+        # Rounding to save bits is in the trial and not in the forecast.
+        as_is = self._of_slices(self._row_bits(trial.row_gains))
+        self._factor = trial.bits / np.maximum(as_is, 1)
+
+    def row_bits(self, row_gains: IntArray) -> NDArray[np.float64]:
+        """Bits of every row's residuals at these gains."""
+        return self._row_bits(row_gains) * self._factor[self._trial.layout.slice_of]
+
+    def bits(self, row_gains: IntArray) -> NDArray[np.float64]:
+        """The same of every slice."""
+        return self._of_slices(self.row_bits(row_gains))
+
+    def _row_bits(self, row_gains: IntArray) -> NDArray[np.float64]:
+        change = ((row_gains - self._trial.row_gains) / gm.GAIN_UNIT).astype(np.float32)
+        residuals = np.rint(self._errors * np.exp(change)[self._rows])
+        np.minimum(residuals, TABLE_WIDTH - 1, out=residuals)
+        levels = self._levels + (change / np.float32(SCALE_STEP))[self._rows]
+        np.minimum(np.maximum(levels, 0, out=levels), SCALE_LEVELS - 1.001, out=levels)
+        whole = np.floor(levels)
+        place = (whole * TABLE_WIDTH + residuals).astype(np.int32)
+        low, high = self._table.take(place), self._table.take(place + TABLE_WIDTH)
+        found = low + (levels - whole) * (high - low)
+        sums: NDArray[np.float64] = np.bincount(self._rows, found, len(row_gains)).astype(
+            np.float64
+        )
+        return sums
+
+    def _of_slices(self, row_bits: NDArray[np.float64]) -> NDArray[np.float64]:
+        layout = self._trial.layout
+        sums: NDArray[np.float64] = np.bincount(layout.slice_of, row_bits, layout.slices).astype(
+            np.float64
+        )
         return sums
 
 
@@ -161,110 +223,154 @@ class DetailCoder:
         for some in (source, replace(source, levels=None)):
             runs = self._cut(some, np.ones(total), rooms, copies)
             if (self._overhead(some, runs, copies) <= rooms).all():
-                gains, trial = self._search(some, rooms, copies)
-                return self._fit(some, rooms, gains, trial, copies)
+                return _fill(self._search(some, rooms, copies), rooms)
         layout = make_layout(*cells_of(*source.size), runs)
         alone = [self._base_only(source, layout, runs, k, copies) for k in range(slices)]
         return _fill(alone, rooms)
 
     def _search(
         self, source: CodedSource, rooms: IntArray, copies: bool
-    ) -> tuple[IntArray, _Trial]:
-        """Runs and gains that fill the slices nearly."""
+    ) -> list[NDArray[np.uint8]]:
+        """Slices as full as their rooms allow."""
         rows, columns = cells_of(*source.size)
         runs = [(0, positions_of(*source.size))]
         layout = make_layout(rows, columns, runs)
-        gain, trial = _FIRST_GAIN, None
-        steps: list[tuple[int, float]] = []
-        target = rooms.sum() - self._overhead(source, runs, copies)[0]
-        for _ in range(_SEARCH_ROUNDS):
-            trial = self._try(source, layout, np.array([gain]))
-            steps.append((gain, float(trial.bits()[0])))
-            if abs(steps[-1][1] / max(target, 1) - 1) < (0.02 if len(rooms) > 1 else _CLOSE_ENOUGH):
-                break
-            gain = _next_gain(steps, target)
-        assert trial is not None
-        if len(rooms) == 1:
-            return np.array([gain]), trial
-        for _ in range(2):
-            runs = self._cut(source, trial.row_bits[_row_order(trial.layout)], rooms, copies)
-            layout = make_layout(rows, columns, runs)
-            trial = self._try(source, layout, np.full(len(rooms), gain))
-            wanted = rooms - self._overhead(source, runs, copies)
-            steps.append((gain, float(trial.bits().sum())))
-            gain = _next_gain(steps[-1:], float(wanted.sum()))
-        return np.full(len(rooms), gain), trial
+        room = float(rooms.sum() - self._overhead(source, runs, copies).sum())
+        gain, nonzero = self._first_gain(source, layout, room)
+        gains = np.full(len(rooms), gain)
+        if len(rooms) > 1:
+            # Cut where the coefficients suggest it, then where a trial of that says.
+            for wanted in (nonzero, None):
+                if wanted is None:
+                    trial = self._try(source, layout, gains)
+                    forecast = _Forecast(trial, self._models)
+                    around = self._overhead(source, runs, copies)
+                    total = np.maximum(rooms - around, 1).astype(np.float64)
+                    gains[:] = self._solve_alike(source, trial, forecast, float(total.sum()))
+                    wanted = forecast.row_bits(self._row_gains(source, layout, gains))
+                runs = self._cut(source, wanted, rooms, copies)
+                layout = make_layout(rows, columns, runs)
+        return self._fit(source, layout, runs, rooms, gains, copies)
+
+    def _first_gain(
+        self, source: CodedSource, layout: SliceLayout, bits: float
+    ) -> tuple[int, NDArray[np.float64]]:
+        """Gain at which about as many coefficients are not 0 as the bits usually buy, and in which rows."""
+        zero = self._row_gains(source, layout, np.array([-int(gm.LOWEST_LOG_GAIN * gm.GAIN_UNIT)]))
+        left = source.bands - source.base_bands * self.layer.base_share
+        sizes = left[0].flatten(1).abs().T.cpu().numpy()[layout.places]
+        sizes = sizes * np.exp(gm.log_gains(zero))[:, None]
+        pixels = source.size[0] * source.size[1]
+        wanted = np.exp(np.polyval(_NONZERO, np.log(max(bits, 1) / pixels))) * pixels
+        rank = sizes.size - int(np.clip(wanted, 1, sizes.size - 1))
+        size = float(np.partition(sizes.reshape(-1), rank)[rank])
+        gain = (np.log(0.5 / max(size, 1e-6)) - gm.LOWEST_LOG_GAIN) * gm.GAIN_UNIT
+        return int(np.clip(gain, 0, gm.HIGHEST_GAIN)), (sizes >= size).sum(1) + 0.5
+
+    def _solve_alike(
+        self, source: CodedSource, trial: _Trial, forecast: _Forecast, target: float
+    ) -> int:
+        """The one gain at which all slices together would have so many bits."""
+        low, high = 0, gm.HIGHEST_GAIN
+        while high - low > 1:
+            middle = (low + high) // 2
+            gains = np.full(trial.layout.slices, middle)
+            bits = forecast.bits(self._row_gains(source, trial.layout, gains)).sum()
+            low, high = (middle, high) if bits <= target else (low, middle)
+        return low
 
     def _fit(
         self,
         source: CodedSource,
+        layout: SliceLayout,
+        runs: Sequence[tuple[int, int]],
         rooms: IntArray,
         gains: IntArray,
-        trial: _Trial,
         copies: bool,
-    ) -> NDArray[np.uint8]:
-        """Slices that fit, each as full as its own gain allows."""
-        runs = _runs_of(trial.layout)
-        wanted = rooms - self._overhead(source, runs, copies)
-        best: list[NDArray[np.uint8] | None] = [None] * len(rooms)
-        fill = np.zeros(len(rooms))
-        history: list[list[tuple[int, float]]] = [[] for _ in rooms]
-        for attempt in range(_FITTING_ROUNDS + 1):
-            if attempt or not np.array_equal(trial.gains, gains):
-                trial = self._try(source, trial.layout, gains)
-            coded = self._write(source, trial, runs, rooms, copies)
-            for k, bits in enumerate(coded):
-                history[k].append((int(gains[k]), float(trial.bits()[k])))
-                if len(bits) <= rooms[k] and len(bits) > fill[k]:
-                    best[k], fill[k] = bits, len(bits)
-            open_ones = [
-                k
-                for k in range(len(rooms))
-                if best[k] is None or (attempt < 2 and fill[k] < rooms[k] * (1 - _CLOSE_ENOUGH))
-            ]
-            if not open_ones or attempt == _FITTING_ROUNDS:
+    ) -> list[NDArray[np.uint8]]:
+        """Slices of these runs, each as full as its own gain allows."""
+        slices = range(len(rooms))
+        best = [self._base_only(source, layout, runs, k, copies) for k in slices]
+        done = np.zeros(len(rooms), np.bool_)
+        around = self._overhead(source, runs, copies)
+        for attempt in range(_FITTING_ROUNDS):
+            trial = self._try(source, layout, gains)
+            for k in slices:
+                length = trial.bits[k] + around[k]
+                # Later rounds are for slices that do not fit yet, not for the last bits.
+                close = max(_CLOSE_BITS, _CLOSE_ENOUGH * rooms[k]) * 2**attempt
+                if done[k] or length > rooms[k] + SEAL_BITS:
+                    continue
+                if length < rooms[k] - 2 * close and attempt < _FITTING_ROUNDS - 1:
+                    continue
+                bits = self._write(source, trial, runs, k, copies)
+                around[k] = len(bits) - int(trial.bits[k]) + _SPARE_BITS
+                if len(best[k]) < len(bits) <= rooms[k]:
+                    best[k] = bits
+                done[k] = 0 <= rooms[k] - len(bits) <= close
+            forecast = _Forecast(trial, self._models)
+            target = np.maximum(rooms - around, 1) * (1 - _CLOSE_ENOUGH / 4)
+            found = self._solve(source, trial, forecast, target)
+            # Never stand still above the room.
+            found = np.where(trial.bits + around > rooms, np.minimum(found, gains - 1), found)
+            found = np.clip(found, 0, gm.HIGHEST_GAIN)
+            done |= found == gains
+            if done.all():
                 break
-            gains = gains.copy()
-            for k in open_ones:
-                step = _next_gain(history[k], max(float(wanted[k]), 1.0))
-                if best[k] is None:
-                    # Never stand still above the room.
-                    low = min(g for g, _ in history[k])
-                    step = min(step, low - 1 - attempt**2)
-                gains[k] = max(0, min(gm.HIGHEST_GAIN, step))
-                if gains[k] == 0 and (0, float(trial.bits()[k])) in history[k]:
-                    best[k] = self._base_only(source, trial.layout, runs, k, copies)
-        out = []
-        for k, found in enumerate(best):
-            bits = (
-                self._base_only(source, trial.layout, runs, k, copies) if found is None else found
+            gains = np.where(done, gains, found)
+        return best
+
+    def _solve(
+        self,
+        source: CodedSource,
+        trial: _Trial,
+        forecast: _Forecast,
+        target: NDArray[np.float64],
+    ) -> IntArray:
+        """Gains at which slices would have their target's bits; bits grow steadily with them."""
+        low, high = np.zeros(len(target), np.int64), np.full(len(target), gm.HIGHEST_GAIN)
+        gains = trial.gains.copy()
+        slope = np.full(len(target), _BITS_SLOPE / gm.GAIN_UNIT)
+        bits = trial.bits
+        for _ in range(_SOLVING_ROUNDS):
+            low = np.where(bits <= target, gains, low)
+            high = np.where(bits > target, gains, high)
+            step = np.log(target / np.maximum(bits, 1)) / slope
+            following = np.clip(np.floor(gains + step).astype(np.int64), low, high)
+            if np.abs(following - gains).max() <= 1:
+                return following
+            now = forecast.bits(self._row_gains(source, trial.layout, following))
+            moved = following != gains
+            measured = np.log(np.maximum(now, 1) / np.maximum(bits, 1)) / np.where(
+                moved, following - gains, 1
             )
-            out.append(bits)
-        return _fill(out, rooms)
+            usable = moved & (measured > 0.2 * slope) & (measured < 5 * slope)
+            slope = np.where(usable, measured, slope)
+            gains, bits = following, now
+        return gains
 
     def _try(self, source: CodedSource, layout: SliceLayout, gains: IntArray) -> _Trial:
         per_row = self._row_gains(source, layout, gains)
-        inside = np.zeros(layout.shape, np.bool_)
-        inside.reshape(-1)[layout.places] = True
-        exact = self.layer.analyse(
-            source.picture, source.base, _plane(gm.log_gains(per_row), layout, self.device),
-            torch.from_numpy(inside)[None, None].to(self.device),
-        )  # fmt: skip
+        inside = torch.ones(1, 1, *layout.shape, dtype=torch.bool, device=self.device)
+        log_gain = _plane(gm.log_gains(per_row), layout, self.device)
+        exact = self.layer.analyse_bands(source.bands, source.base_bands, log_gain, inside)
         wanted = exact[0].flatten(1).T.cpu().numpy()[layout.places] * INPUT_UNIT
         steps: list[tuple[Pass, IntArray, IntArray]] = []
-        row_bits = np.zeros(len(layout.places))
+        errors: list[NDArray[np.float32]] = []
+        bits = np.zeros(layout.slices)
 
         def choose(step: Pass, mean: IntArray, level: IntArray) -> IntArray:
             begin, end = step.channels
-            error = (wanted[step.rows, begin:end] - mean) / INPUT_UNIT
-            residual, bits = self._quantise(error, level)
+            error = (wanted[step.rows, begin:end] - mean.astype(np.float32)) / INPUT_UNIT
+            residual, lengths = self._quantise(error, level)
             steps.append((step, residual, level))
-            row_bits[step.rows] += bits.sum(1)
+            errors.append(error)
+            np.add.at(bits, layout.slice_of[step.rows], lengths.sum(1))
             return mean + INPUT_UNIT * residual
 
         tokens = _tokens_of_pairs(source.tokens, layout)
         self._prior.run(layout, tokens, gm.prior_gains(per_row), choose)
-        return _Trial(layout, gains, steps, row_bits)
+        return _Trial(layout, gains, per_row, steps, errors, bits)
 
     def _quantise(
         self, error: NDArray[np.float32], level: IntArray
@@ -294,26 +400,24 @@ class DetailCoder:
         source: CodedSource,
         trial: _Trial,
         runs: Sequence[tuple[int, int]],
-        rooms: IntArray,
+        number: int,
         copies: bool,
-    ) -> list[NDArray[np.uint8]]:
-        writers = [SliceWriter(self._models) for _ in runs]
+    ) -> NDArray[np.uint8]:
+        """One slice of a trial, header and all."""
+        layout = trial.layout
+        writer = SliceWriter(self._models)
         if source.levels is not None:
-            cells = gm.map_cells(trial.layout, *source.size)
-            for k, writer in enumerate(writers):
-                touched = np.unique(cells[trial.layout.slice_of == k])
-                columns = source.levels.shape[1]
-                gm.write_levels(writer, touched, source.levels.reshape(-1), columns)
+            cells = gm.map_cells(layout, *source.size)
+            touched = np.unique(cells[layout.slice_of == number])
+            gm.write_levels(writer, touched, source.levels.reshape(-1), source.levels.shape[1])
         for step, residual, level in trial.steps:
-            for k, part in _by_slice(trial.layout, step.rows):
-                writers[k].write(residual[part].reshape(-1), level[part].reshape(-1))
-        out = []
-        for k, writer in enumerate(writers):
-            head = self._head(
-                source, trial.layout, runs, k, int(trial.gains[k]), writer.check, copies
-            )
-            out.append(np.concatenate([head, writer.bits()]))
-        return out
+            own = layout.slice_of[step.rows]
+            begin, end = np.searchsorted(own, (number, number + 1))
+            if begin < end:
+                writer.write(residual[begin:end].reshape(-1), level[begin:end].reshape(-1))
+        gain = int(trial.gains[number])
+        head = self._head(source, layout, runs, number, gain, writer.check, copies)
+        return np.concatenate([head, writer.bits()])
 
     def _head(
         self,
@@ -542,30 +646,6 @@ def _fill(slices: Sequence[NDArray[np.uint8]], rooms: IntArray) -> NDArray[np.ui
         for bits, room in zip(slices, rooms, strict=True)
     ]
     return np.concatenate(parts)
-
-
-def _next_gain(steps: Sequence[tuple[int, float]], target: float) -> int:
-    """The gain at which ln(bits), as a straight line through the last two trials, meets the target."""
-    gain, bits = steps[-1]
-    slope = _BITS_SLOPE / gm.GAIN_UNIT
-    if len(steps) > 1 and steps[-2][0] != gain:
-        other, other_bits = steps[-2]
-        measured = np.log(max(bits, 1) / max(other_bits, 1)) / (gain - other)
-        if 0.3 * slope < measured < 4 * slope:
-            slope = float(measured)
-    step = np.log(max(target, 1) / max(bits, 1)) / slope
-    return int(np.clip(np.floor(gain + step), 0, gm.HIGHEST_GAIN))
-
-
-def _runs_of(layout: SliceLayout) -> list[tuple[int, int]]:
-    counts = np.bincount(layout.slice_of, minlength=layout.slices)
-    starts = np.cumsum(counts) - counts
-    return list(zip(starts.tolist(), counts.tolist(), strict=True))
-
-
-def _row_order(layout: SliceLayout) -> IntArray:
-    """Rows in sending order: they are, where all positions are there."""
-    return np.arange(len(layout.places))
 
 
 def _by_slice(layout: SliceLayout, rows: IntArray) -> list[tuple[int, slice]]:

@@ -142,15 +142,24 @@ class DetailLayer(nn.Module):
         Returns:
             float32 ``[B, 192, H/8, W/8]``.
         """
-        base_bands = picture_to_bands(base) * self.log_step.exp()
-        bands = picture_to_bands(picture) * self.log_step.exp() - base_bands * self.base_share
-        inputs = [bands, base_bands[:, :COARSE_CHANNELS], log_gain, inside.to(bands)]
-        return bands * log_gain.exp() + self.encoder(torch.cat(inputs, 1)).float()
+        return self.analyse_bands(self.bands(picture), self.bands(base), log_gain, inside)
+
+    def bands(self, picture: Tensor) -> Tensor:
+        """Wavelet coefficients of pictures in steps of gain 1: what the analysis of a picture begins with."""
+        return picture_to_bands(picture) * self.log_step.exp()
+
+    def analyse_bands(
+        self, bands: Tensor, base_bands: Tensor, log_gain: Tensor, inside: Tensor
+    ) -> Tensor:
+        """As :meth:`analyse`, from the :meth:`bands` of picture and base."""
+        left = bands - base_bands * self.base_share
+        inputs = [left, base_bands[:, :COARSE_CHANNELS], log_gain, inside.to(left)]
+        return left * log_gain.exp() + self.encoder(torch.cat(inputs, 1)).float()
 
     def synthesise(self, values: Tensor, base: Tensor, log_gain: Tensor, inside: Tensor) -> Tensor:
         """Picture from quantised coefficients; arguments as for :meth:`analyse`, not clipped."""
         down = torch.exp(-log_gain)
-        base_bands = picture_to_bands(base) * self.log_step.exp()
+        base_bands = self.bands(base)
         scaled = values * down
         inputs = [scaled, base_bands[:, :COARSE_CHANNELS], log_gain, inside.to(scaled)]
         corrected = scaled + self.decoder(torch.cat(inputs, 1)).float() * down

@@ -7,6 +7,7 @@ integers that come with the weights, so that no end computes a logarithm or an e
 from __future__ import annotations
 
 import binascii
+import itertools
 import math
 
 import constriction
@@ -107,14 +108,17 @@ class SliceWriter:
     def write(self, residuals: IntArray, levels: IntArray) -> None:
         """Append residuals ``[n]`` whose scales both ends know."""
         self._check.add(residuals)
-        for level, chosen in _by_level(levels):
-            reach = int(self._models.reach[level])
-            some = residuals[chosen]
-            clipped = np.clip(some, -reach, reach)
-            self._coder.encode((clipped + reach).astype(np.int32), self._models.models[level])
-            excess = (np.abs(some) - reach)[np.abs(clipped) == reach]
-            if len(excess):
-                self._coder.encode(excess.astype(np.int32), self._models.excess)
+        order, groups = _by_level(levels)
+        reach = self._models.reach[levels[order]]
+        rising = residuals[order]
+        clipped = np.minimum(np.maximum(rising, -reach), reach)
+        symbols = (clipped + reach).astype(np.int32)
+        far = np.abs(clipped) == reach
+        excess = (np.abs(rising) - reach).astype(np.int32)
+        for level, begin, end in groups:
+            self._coder.encode(symbols[begin:end], self._models.models[level])
+            if far[begin:end].any():
+                self._coder.encode(excess[begin:end][far[begin:end]], self._models.excess)
 
     def write_step(self, step: int, context: int) -> None:
         """Append a step of the gain map, -31 to 31."""
@@ -155,15 +159,18 @@ class SliceReader:
 
     def read(self, levels: IntArray) -> IntArray:
         """The next residuals, int64 ``[n]``, for scales ``[n]``."""
-        residuals = np.zeros(len(levels), np.int64)
-        for level, chosen in _by_level(levels):
-            reach = int(self._models.reach[level])
-            some = self._decode(self._models.models[level], len(chosen)) - reach
-            far = np.flatnonzero(np.abs(some) == reach)
-            if len(far):
-                excess = self._decode(self._models.excess, len(far))
+        order, groups = _by_level(levels)
+        reach = self._models.reach[levels[order]]
+        rising = np.zeros(len(levels), np.int64)
+        for level, begin, end in groups:
+            some = self._decode(self._models.models[level], end - begin) - reach[begin]
+            far = np.abs(some) == reach[begin]
+            if far.any():
+                excess = self._decode(self._models.excess, int(far.sum()))
                 some[far] += np.sign(some[far]) * excess
-            residuals[chosen] = some
+            rising[begin:end] = some
+        residuals = np.empty(len(levels), np.int64)
+        residuals[order] = rising
         self._check.add(residuals)
         return residuals
 
@@ -194,14 +201,12 @@ class _Check:
         self.value = binascii.crc_hqx(numbers.astype("<i2").tobytes(), self.value)
 
 
-def _by_level(levels: IntArray) -> list[tuple[int, IntArray]]:
-    """Places of every scale that occurs, scales rising."""
-    if not len(levels):
-        return []
+def _by_level(levels: IntArray) -> tuple[IntArray, list[tuple[int, int, int]]]:
+    """Order by rising scale, stable, and of every scale that occurs its number and its part of that order."""
     order = np.argsort(levels, kind="stable")
-    found, starts = np.unique(levels[order], return_index=True)
-    parts = np.split(order, starts[1:])
-    return list(zip(found.tolist(), parts, strict=True))
+    rising = levels[order]
+    edges = np.flatnonzero(np.diff(rising, prepend=-1, append=-1)).tolist() if len(levels) else []
+    return order, [(int(rising[a]), a, b) for a, b in itertools.pairwise(edges)]
 
 
 GAIN_STEP_MODELS = _gain_step_models()

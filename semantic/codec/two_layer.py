@@ -154,10 +154,14 @@ class TwoLayerCodec:
 
         Raises:
             IndexFrameError: a query that is empty, too long or not one line of text; fewer bits than the
-                base layer takes; a box outside the picture.
+                base layer takes; a box outside the picture; steps of a search.
             WeightsError: a tower that is missing.
         """
         query = check_query(query)
+        if settings.search_steps:
+            raise IndexFrameError(
+                f"search_steps: codec {self.codec_id} has no search; the embedded codec has"
+            )
         picture = self.prepare(picture, settings.max_side)
         bits = self.payload_bits(settings, picture.size)
         slices = usual_slices(bits, settings.slice_bits)
@@ -165,7 +169,8 @@ class TwoLayerCodec:
         tokens = self._base.encode(padded, [query])
         base = self._base.decode(tokens)
         levels = self._levels(padded, picture.size, query, settings)
-        source = CodedSource(padded * 255, base * 255, tokens[0].cpu(), picture.size, levels)
+        bands, base_bands = (self._detail.bands(one * 255) for one in (padded, base))
+        source = CodedSource(bands, base_bands, tokens[0].cpu(), picture.size, levels)
         coded = self._coder.encode(source, bits, slices)
         data = np.packbits(coded)
         geometry = FrameGeometry.of_stream(self.codec_id, len(data))
@@ -227,8 +232,8 @@ class TwoLayerCodec:
         return FOCUS if self._vq.usual_focus else 0.0
 
     def looking_at_itself(self, settings: EncoderSettings) -> str | None:
-        """Identity of the judge that a search with these settings pleases; None: nobody."""
-        return self._vq.looking_at_itself(settings)
+        """Identity of the judge that a search pleases: nobody, for there is none."""
+        return None
 
     def relevance(self, picture: Image.Image, query: str) -> NDArray[np.float32]:
         """Where a question points in a picture, float32 ``[rows, columns]`` of the gain map."""

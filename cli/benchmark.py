@@ -9,6 +9,7 @@ from cli.benchmark_codec import codec
 from cli.benchmark_fading import fading
 from cli.benchmark_intent import intent
 from cli.benchmark_ldpc import ldpc
+from cli.benchmark_losses import losses
 from cli.benchmark_modem import modem
 from cli.benchmark_per import per
 from cli.benchmark_radio import radio
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
     group.command("fading")(fading)
     group.command("intent")(intent)
     group.command("ldpc")(ldpc)
+    group.command("losses")(losses)
     group.command("modem")(modem)
     group.command("per")(per)
     group.command("radio")(radio)

@@ -41,5 +41,6 @@ def settings_of(profile: Profile, boxes: Sequence[str] | None = None) -> Encoder
         search_steps=wanted.search_steps,
         search_likeness=wanted.search_likeness,
         slice_bits=wf.max_info_bits(sender.mcs) - wf.CODE_BLOCK_CRC_BITS,
+        base_copies=wanted.base_copies,
         max_side=wanted.max_side,
     )

@@ -219,6 +219,11 @@ class Codec(Section):
         default=None,
         description="how far bits follow the question; none means as measured best",
     )
+    base_copies: bool = Field(
+        default=True,
+        description="every code block repeats the coarse picture of the next one's part: a lost block leaves "
+        "a blurred part and not an empty one; costs 4 to 8 % of the bits",
+    )
     max_side: Annotated[int, Field(ge=16, le=1024)] | None = Field(
         default=None,
         description="longest side in pixels to which a larger photo is scaled down; none means 1024",

@@ -295,25 +295,24 @@ class DetailCoder:
         around = self._overhead(source, runs, copies)
         for attempt in range(_FITTING_ROUNDS):
             trial = self._try(source, layout, gains)
-            for k in slices:
-                length = trial.bits[k] + around[k]
-                # Later rounds are for slices that do not fit yet, not for the last bits.
-                close = max(_CLOSE_BITS, _CLOSE_ENOUGH * rooms[k]) * 2**attempt
-                if done[k] or length > rooms[k] + SEAL_BITS:
-                    continue
-                if length < rooms[k] - 2 * close and attempt < _FITTING_ROUNDS - 1:
-                    continue
-                bits = self._write(source, trial, runs, k, copies)
-                around[k] = len(bits) - int(trial.bits[k]) + _SPARE_BITS
-                if len(best[k]) < len(bits) <= rooms[k]:
-                    best[k] = bits
-                done[k] = 0 <= rooms[k] - len(bits) <= close
             forecast = _Forecast(trial, self._models)
             target = np.maximum(rooms - around, 1) * (1 - _CLOSE_ENOUGH / 4)
             found = self._solve(source, trial, forecast, target)
             # Never stand still above the room.
             found = np.where(trial.bits + around > rooms, np.minimum(found, gains - 1), found)
             found = np.clip(found, 0, gm.HIGHEST_GAIN)
+            # Later rounds are for slices that do not fit yet, not for the last bits.
+            close = np.maximum(_CLOSE_BITS, _CLOSE_ENOUGH * rooms) * 2**attempt
+            length = trial.bits + around
+            promising = (length < rooms + SEAL_BITS) & (
+                (length > rooms - 2 * close) | (found == gains) | (attempt == _FITTING_ROUNDS - 1)
+            )
+            for k in np.flatnonzero(promising & ~done):
+                bits = self._write(source, trial, runs, k, copies)
+                around[k] = len(bits) - int(trial.bits[k]) + _SPARE_BITS
+                if len(best[k]) < len(bits) <= rooms[k]:
+                    best[k] = bits
+                done[k] = 0 <= rooms[k] - len(bits) <= close[k]
             done |= found == gains
             if done.all():
                 break

@@ -3,8 +3,8 @@
 The network of :mod:`semantic.codec.detail_prior` with its weights as the integers they stand for. Values
 and weights are integers of 8 bits; matrix products add them up, on a CPU in int32, elsewhere in float32,
 whose sums stay below 2**24 (:mod:`semantic.codec.fixed_point`). Both are exact, so neither the order of
-additions nor the choice between them matters. No convolution routines, which may go by way of Winograd's or of tensor
-cores.
+additions nor the choice between them matters. No convolution routines, which may go by way of Winograd's or
+of tensor cores.
 """
 
 from __future__ import annotations

@@ -52,6 +52,8 @@ class EncoderSettings:
         search_steps: of a search for better indices; 0: none.
         search_likeness: perceptual weight of that search; None: as measured best.
         slice_bits: of a slice at most: what a code block carries; None: as at code rates above 1/4.
+        base_copies: every slice repeats the base tokens of the next one, so that what a lost block takes away
+            is still there coarsely; where there are several slices.
         max_side: longest side in pixels to which a larger photo is scaled down.
 
     Raises:
@@ -65,6 +67,7 @@ class EncoderSettings:
     search_steps: int = 0
     search_likeness: float | None = None
     slice_bits: int | None = None
+    base_copies: bool = False
     max_side: int | None = None
 
     def __post_init__(self) -> None:

@@ -171,7 +171,7 @@ class TwoLayerCodec:
         levels = self._levels(padded, picture.size, query, settings)
         bands, base_bands = (self._detail.bands(one * 255) for one in (padded, base))
         source = CodedSource(bands, base_bands, tokens[0].cpu(), picture.size, levels)
-        coded = self._coder.encode(source, bits, slices)
+        coded = self._coder.encode(source, bits, slices, copies=settings.base_copies)
         data = np.packbits(coded)
         geometry = FrameGeometry.of_stream(self.codec_id, len(data))
         return IndexFrame(frame_id, geometry, (data.astype(np.uint16)[:, None],), query)

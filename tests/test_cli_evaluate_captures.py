@@ -14,7 +14,7 @@ from captures.errors import CaptureError
 from captures.library import SHIPPED_FOLDER
 from cli.evaluate_captures import captured_table
 from cli.main import run
-from semantic.codec import load_codec
+from semantic.codec.vq_codec import load_vq_codec
 from semantic.demo_photos import photo_path
 from semantic.evaluation.table import SCHEMA, read_table
 from semantic.judge import load_judge
@@ -41,7 +41,7 @@ def test_rows_of_a_recording(tmp_path: Path) -> None:
     sources = tmp_path / "photos"
     sources.mkdir()
     shutil.copy(photo_path("coffee"), sources / f"2{photo_path('coffee').suffix}")
-    codec = load_codec(None, "cpu", towers=False)
+    codec = load_vq_codec(None, "cpu", towers=False)
     table = captured_table(folder, codec, load_judge(), system="ours", sources=sources)
     assert dict(table.schema) == SCHEMA
     expected = json.loads((SHIPPED_FOLDER / f"{NAME}.expected.json").read_text())
@@ -71,7 +71,7 @@ def test_rows_of_a_recording(tmp_path: Path) -> None:
 
 
 def test_nothing_to_evaluate(tmp_path: Path) -> None:
-    codec = load_codec(None, "cpu", towers=False)
+    codec = load_vq_codec(None, "cpu", towers=False)
     write_foreign(tmp_path, burst_samples(1))
     with pytest.raises(CaptureError, match=r"no recording .* with sent frames"):
         captured_table(tmp_path, codec, load_judge())

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from semantic.codec import picture_to_tensor
+from semantic.codec.vq_codec import picture_to_tensor
 from semantic.demo_photos import load_photo
 from semantic.evaluation.quality import FeatureDistance, feature_tower
 

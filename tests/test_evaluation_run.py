@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from semantic.codec import load_codec
+from semantic.codec.vq_codec import load_vq_codec
 from semantic.evaluation.assignment import assign
 from semantic.evaluation.cells import enumerate_cells
 from semantic.evaluation.plan import Plan, PlanError, load_plan
@@ -94,13 +94,13 @@ def test_rates_follow_the_policies(finished: Finished) -> None:
 
 def test_every_row_is_what_the_link_alone_makes_of_it(finished: Finished) -> None:
     """Codec, link and fidelity by hand, for every row that the tiny codec sent over the air."""
-    codec = load_codec(finished.plan.systems[0].checkpoint, "cpu")  # type: ignore[union-attr]
+    codec = load_vq_codec(finished.plan.systems[0].checkpoint, "cpu")  # type: ignore[union-attr]
     sent = finished.only(system="tiny").filter(pl.col("channel") != "none")
     folder = finished.plan.sets[0].folder
     assert folder is not None
     for row in sent.iter_rows(named=True):
         source = load_picture(folder / row["photo"], SIDE)
-        frame = codec.encode(source, row["query"], row["row"], rate=codec.rate(None))
+        frame = codec.encode(source, row["query"], frame_id=row["row"])
         result = send(
             frame,
             mcs=row["mcs"],

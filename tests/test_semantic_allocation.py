@@ -7,7 +7,14 @@ from itertools import product
 import numpy as np
 import pytest
 
-from semantic.allocation import allocate, cell_costs, importance
+from semantic.allocation import (
+    TRUST_FROM,
+    TRUST_FULLY,
+    allocate,
+    cell_costs,
+    importance,
+    trusted_focus,
+)
 from semantic.frame_geometry import FrameGeometry, LayerGeometry, Rung
 
 COSTS = np.array([0, 1, 3, 7])
@@ -79,3 +86,10 @@ def test_importance_of_cells() -> None:
     np.testing.assert_allclose(half, 0.5 + 0.5 * found)
     # At the edge nothing leaks out: a flat map stays flat.
     np.testing.assert_allclose(importance(np.full((4, 4), 0.3), 0.9), np.ones(16))
+
+
+def test_bits_follow_a_map_as_far_as_it_is_trusted() -> None:
+    assert trusted_focus(0.7, 0.0) == trusted_focus(0.7, TRUST_FROM) == 0
+    assert trusted_focus(0.7, TRUST_FULLY) == trusted_focus(0.7, 1.0) == 0.7
+    assert trusted_focus(0.7, (TRUST_FROM + TRUST_FULLY) / 2) == pytest.approx(0.35)
+    assert trusted_focus(0.0, 1.0) == 0

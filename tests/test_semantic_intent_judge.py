@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from semantic.backbone import WeightsError
-from semantic.codec import picture_to_tensor
+from semantic.codec.vq_codec import picture_to_tensor
 from semantic.codec_config import CodecConfig, IntentConfig, PackagedTowers, read_recipe
 from semantic.demo_photos import load_photo
 from semantic.intent_judge import (

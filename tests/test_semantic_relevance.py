@@ -14,10 +14,11 @@ from torch import Tensor
 
 from benchmarks.bootstrap import PhotoMean
 from benchmarks.named_objects import NamedRegion, apart, askable, read_named_regions
-from benchmarks.relevance import covered, figures, mass
+from benchmarks.relevance import covered, figures, mass, reliability
+from benchmarks.relevance_confidence import fit
 from semantic.asked_photos import PhotosError
 from semantic.backbone import Backbone, WeightsError, load_backbone
-from semantic.codec import picture_to_tensor
+from semantic.codec.vq_codec import picture_to_tensor
 from semantic.codec_config import PackagedTowers, read_recipe
 from semantic.demo_photos import load_photo
 from semantic.patch_relevance import NEUTRAL_TEXT, PatchTextMapper
@@ -32,7 +33,9 @@ from semantic.relevance import (
     fixed_mean,
     load_relevance,
     read_class_texts,
+    scaled_size,
 )
+from semantic.relevance_confidence import Signs, peak
 
 
 def _towers() -> PackagedTowers:
@@ -83,6 +86,34 @@ def test_maps_lie_between_0_and_1_with_a_fixed_mean(
     torch.testing.assert_close(
         maps.mean((1, 2)), torch.full((2,), MEAN_RELEVANCE), atol=1e-5, rtol=0
     )
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(8, 16), (16, 8), (5, 20)])
+def test_maps_of_rectangles(
+    mapper: RelevanceMapper, photos: dict[str, Tensor], rows: int, columns: int
+) -> None:
+    """Two photos in a row, or above each other: the asked one is found, whatever the shape."""
+    wide = columns > rows
+    dim = -1 if wide else -2
+    pictures = torch.cat([photos["chelsea"], photos["flower"]], dim).expand(2, -1, -1, -1)
+    cat, flower = mapper(pictures, ["Is there a cat?", "Is there a daisy?"], (rows, columns))
+    assert cat.shape == (rows, columns)
+    for relevance in (cat, flower):
+        assert float(relevance.mean()) == pytest.approx(MEAN_RELEVANCE, abs=1e-5)
+    in_cat, in_flower = (
+        float((m[:, : columns // 2] if wide else m[: rows // 2]).sum() / m.sum())
+        for m in (cat, flower)
+    )
+    assert in_cat > 0.7
+    assert in_flower < 0.3
+
+
+def test_a_square_grid_may_be_said_either_way(
+    mapper: RelevanceMapper, photos: dict[str, Tensor]
+) -> None:
+    query = ["Is there a cat?"]
+    square = mapper(photos["chelsea"], query, 10)
+    assert torch.equal(square, mapper(photos["chelsea"], query, (10, 10)))
 
 
 def test_asking_moves_relevance_to_what_was_asked(
@@ -149,6 +180,69 @@ def test_one_query_per_picture(mapper: RelevanceMapper, photos: dict[str, Tensor
         mapper(photos["chelsea"], ["a", "b"], 10)
 
 
+@pytest.mark.parametrize("asked", ["Where is the umbrella?", "umbrella", "How many umbrellas?"])
+def test_question_frames_hardly_matter(mapper: RelevanceMapper, asked: str) -> None:
+    straight, framed = mapper.class_weights(["Is there an umbrella?", asked])
+    assert float((straight - framed).abs().sum()) < 0.5
+
+
+def test_confidence_tells_what_is_there_from_what_is_not(
+    mapper: RelevanceMapper, photos: dict[str, Tensor]
+) -> None:
+    photo = photos["chelsea"].expand(3, -1, -1, -1)
+    # Not always: in this photo it believes in a keyboard, below the cat.
+    found = mapper.find(photo, ["Is there a cat?", "Is there a pizza?", "a laptop"], (6, 8))
+    assert found.maps.shape == (3, 6, 8)
+    assert found.language_known == (True, True, True)
+    there, pizza, laptop = found.confidence.tolist()
+    assert there > 0.5
+    assert there > pizza + 0.2
+    assert there > laptop + 0.2
+    assert torch.equal(found.maps, mapper(photo, ["Is there a cat?", "pizza", "laptop"], (6, 8)))
+
+
+def test_what_the_tower_cannot_read_has_no_confidence(
+    mapper: RelevanceMapper, photos: dict[str, Tensor]
+) -> None:
+    photo = photos["chelsea"].expand(2, -1, -1, -1)
+    found = mapper.find(photo, ["Ist da eine Katze?", "asdf qwerty zxcv"], 10)
+    assert found.language_known == (False, False)
+    assert found.confidence.tolist() == [0, 0]
+    with pytest.raises(ValueError, match="2 pictures, 1 queries"):
+        mapper.find(photo, ["cat"], 10)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_blank_pictures_have_little_confidence(mapper: RelevanceMapper, level: float) -> None:
+    found = mapper.find(torch.full((1, 3, 160, 160), level), ["Is there a dog?"], 10)
+    assert float(found.confidence) < 0.3
+
+
+def test_confidence_rises_with_each_sign() -> None:
+    def at(peak: float, presence: float) -> float:
+        return float(Signs(torch.tensor([peak]), torch.tensor([presence])).confidence())
+
+    assert 0 < at(0, -8) < at(4, -8) < at(4, -1) < 1
+
+
+def test_peak_of_a_map_is_that_of_its_best_cells() -> None:
+    maps = torch.full((1, 10, 10), 0.1)
+    maps[0, 3, 3:8] = 0.9  # 5 % of the cells
+    assert float(torch.sigmoid(peak(maps))) == pytest.approx(0.9)
+    assert torch.isfinite(peak(torch.ones(1, 2, 2))).all()
+
+
+def test_fit_of_confidence_finds_the_line_that_made_the_hits() -> None:
+    draw = np.random.default_rng(0)
+    signs = draw.normal(size=(4000, 2)) * [2, 3] + [1, -4]
+    wanted = np.array([1.5, 0.5, 0.25])
+    chance = 1 / (1 + np.exp(-wanted[0] - signs @ wanted[1:]))
+    found = fit(signs, (draw.random(4000) < chance).astype(float))
+    # The ridge draws slopes towards 0.
+    assert 0.5 < found[1] / 0.5 <= 1.1
+    assert 0.5 < found[2] / 0.25 <= 1.1
+
+
 def test_class_weights_name_the_asked_class(mapper: RelevanceMapper) -> None:
     from open_clip import IMAGENET_CLASSNAMES
 
@@ -185,14 +279,40 @@ def test_class_texts_of_another_tower_are_refused(tmp_path: Path) -> None:
 
 
 def test_sides_the_tower_cannot_halve_are_refused() -> None:
-    with pytest.raises(ValueError, match="multiple of 32"):
-        load_relevance(_towers(), side=330)
+    for sides in ([330], [320, 450], []):
+        with pytest.raises(ValueError, match="multiples of 32"):
+            load_relevance(_towers(), sides=sides)
 
 
 @pytest.mark.parametrize("side", [320, 96])
 def test_enlarging_is_bicubic_interpolation(photos: dict[str, Tensor], side: int) -> None:
-    wanted = torch.nn.functional.interpolate(photos["chelsea"], size=(side, side), mode="bicubic")
+    # A smaller picture is smoothed first.
+    wanted = torch.nn.functional.interpolate(
+        photos["chelsea"], size=(side, side), mode="bicubic", antialias=side < 160
+    )
     torch.testing.assert_close(enlarge(photos["chelsea"], side), wanted, atol=1e-5, rtol=0)
+
+
+def test_rectangles_are_enlarged_along_both_sides(photos: dict[str, Tensor]) -> None:
+    wide = photos["chelsea"][:, :, :96]
+    wanted = torch.nn.functional.interpolate(wide, size=(192, 320), mode="bicubic")
+    torch.testing.assert_close(enlarge(wide, (192, 320)), wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("size", "scaled"),
+    [
+        ((160, 160), (320, 320)),
+        ((480, 640), (256, 320)),  # 240 lies between 224 and 256: the even multiple
+        ((640, 480), (320, 256)),
+        ((1080, 1920), (192, 320)),
+        ((32, 4096), (64, 320)),
+    ],
+)
+def test_aspect_is_kept_as_nearly_as_cells_allow(
+    size: tuple[int, int], scaled: tuple[int, int]
+) -> None:
+    assert scaled_size(size, 320) == scaled
 
 
 def test_fixed_mean_keeps_the_order_and_flat_stays_flat() -> None:
@@ -226,16 +346,27 @@ def test_figures_of_perfect_blind_and_misled_maps() -> None:
     perfect = figures(regions, [1e-6 + r.cover(8) for r in regions], [0, 1])
     blind = figures(regions, [np.ones((8, 8)), np.ones((8, 8))], [0, 1])
     misled = figures(regions, [1e-6 + r.cover(8) for r in (dog, cat)], [0, 1])
-    for found, peak, wins in ((perfect, 1, 1), (blind, 0.5, 0.5), (misled, 0, 0)):
+    for found, at_peak, wins in ((perfect, 1, 1), (blind, 0.5, 0.5), (misled, 0, 0)):
         assert found.chance == 0.25
         assert found.peak_in_box is not None
         assert found.asked_wins is not None
-        assert (found.peak_in_box.mean, found.asked_wins.mean) == (peak, wins)
+        assert (found.peak_in_box.mean, found.asked_wins.mean) == (at_peak, wins)
     assert perfect.mass_in_box is not None
     assert perfect.mass_in_box.mean == pytest.approx(1, abs=1e-4)
     assert perfect.asked_coverage_gain is not None
     assert misled.asked_coverage_gain is not None
     assert perfect.asked_coverage_gain.mean == -misled.asked_coverage_gain.mean > 0.5
+
+
+def test_reliability_sorts_by_confidence() -> None:
+    regions = [_region("cat", 0, 0, 0.5, 0.5)] * 6
+    hit, miss = regions[0].cover(8), 1 - regions[0].cover(8)
+    bins = reliability(
+        regions, [hit, miss, hit, miss, hit, miss], [0.9, 0.1, 0.8, 0.2, 0.5, 0.4], range(6)
+    )
+    assert [one.peak_in_box.mean for one in bins] == [0, 0.5, 1]
+    assert [one.confidence for one in bins] == pytest.approx([0.15, 0.45, 0.85])
+    assert len(reliability(regions, [hit] * 6, [0.5] * 6, [0])) == 1
 
 
 def test_mass_and_coverage_of_a_blind_map_are_the_share_of_the_photo() -> None:
@@ -296,6 +427,8 @@ def test_command_prints_one_json_object(tmp_path: Path, uoisc) -> None:  # type:
     assert found["photos"] == 1
     assert found["all"]["asked_wins"]["mean"] == 1
     assert found["odd"]["asked_wins"] is None
+    assert len(found["reliability"]["all"]) == 2  # two objects do not fill three thirds
+    assert found["absent_confidence"]["all"] is None
 
 
 # patches beside the text (CLIP) -------------------------------------------------------------------
@@ -346,6 +479,18 @@ def test_patch_maps_follow_the_text(clip: Backbone) -> None:
     torch.testing.assert_close(flat, torch.full((4, 4), MEAN_RELEVANCE))
     with pytest.raises(ValueError, match="1 pictures, 2 queries"):
         mapper(pictures[:1], ["a", "b"], 4)
+    found = mapper.find(pictures, ["Is there a cat?", "Ist da eine Katze?"], 8)
+    alone = mapper(pictures[:1], ["Is there a cat?"], 8)
+    torch.testing.assert_close(found.maps[:1], alone, atol=1e-4, rtol=0)
+    assert found.confidence.tolist() == [1, 0]
+
+
+def test_patch_maps_of_rectangles_are_those_of_the_squeezed_square(clip: Backbone) -> None:
+    mapper = PatchTextMapper(clip)
+    wide = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(2))
+    found = mapper(wide, ["a cat"], (4, 6))
+    assert found.shape == (1, 4, 6)
+    assert torch.equal(found, mapper(enlarge(wide, 32), ["a cat"], (4, 6)))
 
 
 def test_patch_maps_of_other_towers_are_refused(mapper: RelevanceMapper) -> None:

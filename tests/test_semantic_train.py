@@ -22,7 +22,7 @@ from semantic.checkpoint import (
     read_metadata,
     write_checkpoint,
 )
-from semantic.codec import WeightsError
+from semantic.codec.vq_codec import WeightsError
 from semantic.codec_config import IntentConfig, Recipe, read_recipe
 from semantic.dataset import PhotoSet, TowerFeatures
 from semantic.demo_photos import load_photo, photo_names

@@ -12,6 +12,8 @@ from cli.benchmark_common import make_table, print_table
 from cli.output import make_console, print_json
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from benchmarks.bootstrap import PhotoMean
     from benchmarks.relevance import RelevanceReport
 
@@ -27,24 +29,29 @@ _ROWS = (
 def relevance(
     data: Annotated[Path, typer.Option(help="A folder with images and objects.jsonl.")],
     side: Annotated[
-        int, typer.Option(min=32, help="Pixels at which the map is made, a multiple of 32.")
-    ] = 320,
+        list[int] | None,
+        typer.Option(
+            min=32,
+            help="Pixels at which the map is made, a multiple of 32; several are joined. Default: 320, 448.",
+        ),
+    ] = None,
     grid: Annotated[int, typer.Option(min=2, max=80, help="Tokens per side.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Peak, mass and coverage of the asked object's boxes, against chance and other questions."""
-    if side % 32:
-        raise typer.BadParameter(f"{side}: expected a multiple of 32", param_hint="--side")
+    """Peak, mass and coverage of the asked object's boxes, against chance, other questions and confidence."""
+    for one in side or []:
+        if one % 32:
+            raise typer.BadParameter(f"{one}: expected a multiple of 32", param_hint="--side")
     from benchmarks.relevance import benchmark_relevance
     from semantic.codec_config import PackagedTowers, read_recipe
-    from semantic.relevance import load_relevance
+    from semantic.relevance import SIDES, load_relevance
 
     towers = read_recipe(Path("embedded")).codec.backbone
     assert isinstance(towers, PackagedTowers)
     with make_console().status("loading the towers") as status:
         report = benchmark_relevance(
-            load_relevance(towers, side=side),
+            load_relevance(towers, sides=sorted(side) if side else SIDES),
             data,
             grid=grid,
             seed=seed,
@@ -70,6 +77,7 @@ def print_report(report: RelevanceReport) -> None:
         found_sets = (getattr(found, key) for found in sets)
         table.add_row(label, *("0" if one is None else str(one.cases) for one in found_sets))
     print_table(table)
+    print_table(_reliability_table(report))
     values = report.to_json()
     make_console(stderr=False).print(
         f"{report.photos} photos; choices were made on those of even number. One map takes "
@@ -77,6 +85,24 @@ def print_report(report: RelevanceReport) -> None:
         f"{values['machine']['torch_threads']} threads, load {values['machine']['load_average']}",
         markup=False,
     )
+
+
+def _reliability_table(report: RelevanceReport) -> Table:
+    """Confidence beside what was hit, per third of the objects."""
+    table = make_table("Peak in box by confidence", "", *report.sets)
+    for number, label in enumerate(("lowest third", "middle third", "highest third")):
+        table.add_row(
+            label,
+            *(
+                f"{bins[number].confidence:.2f}: {_text(bins[number].peak_in_box)}"
+                if number < len(bins)
+                else "n/a"
+                for bins in report.reliability.values()
+            ),
+        )
+    absent = [report.absent_confidence.get(name) for name in report.sets]
+    table.add_row("confidence, not there", *("n/a" if c is None else f"{c:.2f}" for c in absent))
+    return table
 
 
 def _text(share: PhotoMean | None) -> str:

@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 
 from semantic.frame_geometry import FrameGeometry
 
+# Confidence up to which a map moves no bits, and from which it moves as many as asked. Chosen on the objects
+# of coco128's photos of even number: of the ramps under which none loses more than 0.5 dB against not asking
+# (two-layer codec, 0.3 bit/pixel, full focus 0.7), one of those that gain most.
+TRUST_FROM, TRUST_FULLY = 0.4, 0.9
+
 
 def importance(relevance: NDArray[np.floating], focus: float) -> NDArray[np.float64]:
     """How much a squared error in every cell counts: ``1 - focus + focus r / mean(r)``.
@@ -32,6 +37,21 @@ def importance(relevance: NDArray[np.floating], focus: float) -> NDArray[np.floa
     across = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
     smooth = (across[:-2] + 2 * across[1:-1] + across[2:]) / 4
     return (1 - focus + focus * smooth / smooth.mean()).reshape(-1)
+
+
+def trusted_focus(focus: float, confidence: float) -> float:
+    """How far bits should follow a map that is trusted so far.
+
+    Args:
+        focus: how far they would follow a sure one, 0..1.
+        confidence: of the map, 0..1 (:class:`semantic.relevance.Found`).
+
+    Returns:
+        0..``focus``: 0 up to a confidence of :data:`TRUST_FROM`, all of it from :data:`TRUST_FULLY`, and a
+        straight line between.
+    """
+    share = (confidence - TRUST_FROM) / (TRUST_FULLY - TRUST_FROM)
+    return focus * min(max(share, 0.0), 1.0)
 
 
 def cell_costs(geometry: FrameGeometry) -> NDArray[np.int64]:

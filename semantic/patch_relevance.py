@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semantic.backbone import Backbone
-from semantic.relevance import map_on_grid
+from semantic.question import is_english
+from semantic.relevance import Found, Grid, enlarge, map_on_grid, word_test
 
 # What all patches of a photo have in common with any text is no evidence.
 NEUTRAL_TEXT = "a photo."
@@ -43,18 +44,21 @@ class PatchTextMapper(nn.Module):
                 "patch-text relevance needs a CLIP's frozen vision transformer, without attention pooling"
             )
         self.backbone = backbone
+        self.knows_word = word_test(backbone)
 
     @torch.inference_mode()
-    def forward(self, pictures: Tensor, queries: Sequence[str], grid: int) -> Tensor:
+    def forward(self, pictures: Tensor, queries: Sequence[str], grid: Grid) -> Tensor:
         """Relevance of every token to its picture's query.
 
         Args:
-            pictures: float32 ``[B, 3, side, side]``, 0..1, side as the tower takes it.
+            pictures: float32 ``[B, 3, h, w]``, 0..1. The tower knows one square alone: others are squeezed
+                into it (open_clip's resize mode ``squash``), which it was not trained for.
             queries: one per picture.
-            grid: side of the token grid.
+            grid: side of a square token grid, or rows and columns.
 
         Returns:
-            float32 ``[B, grid, grid]``, 0..1, each map with mean :data:`semantic.relevance.MEAN_RELEVANCE`.
+            float32 ``[B, rows, columns]``, 0..1, each map with mean
+            :data:`semantic.relevance.MEAN_RELEVANCE`.
 
         Raises:
             ValueError: not one query per picture.
@@ -70,13 +74,25 @@ class PatchTextMapper(nn.Module):
         side = round(patches.shape[1] ** 0.5)
         return map_on_grid(evidence.unflatten(1, (side, side)), grid)
 
+    def find(self, pictures: Tensor, queries: Sequence[str], grid: Grid) -> Found:
+        """Maps as :meth:`forward` gives them. Confidence is not measured here: 1, or 0 where not English.
+
+        Raises:
+            ValueError: not one query per picture.
+        """
+        maps = self(pictures, queries, grid)
+        known = tuple(is_english(query, self.knows_word) for query in queries)
+        return Found(maps, torch.tensor(known).to(maps), known)
+
     @torch.inference_mode()
     def patch_vectors(self, pictures: Tensor) -> Tensor:
         """Every patch in the space of the text tower: unit length, float32 ``[B, N, W]``."""
         visual = self.backbone.towers.visual
-        normalised = (
-            pictures.to(self.backbone.mean.device) - self.backbone.mean
-        ) / self.backbone.std
+        side = self.backbone.image_size
+        pictures = pictures.to(self.backbone.mean.device)
+        if pictures.shape[2:] != (side, side):
+            pictures = enlarge(pictures, side)
+        normalised = (pictures - self.backbone.mean) / self.backbone.std
         blocks = visual.transformer.resblocks
         # Without the class token: nothing looks at it any more.
         (before,) = visual.forward_intermediates(

@@ -3,27 +3,35 @@
 No training and no boxes: class activation maps of the packaged image tower (its ImageNet classifier,
 read cell by cell) meet the query in the text tower's space.
 
-1. The photo, enlarged to ``side`` pixels, passes the image tower once. Its last map has cells of 32 pixels, a
-   map in its middle cells of 16.
+0. Of the query its content words are kept (:func:`semantic.question.asked_thing`).
+1. The photo passes the image tower twice, its longer side scaled to 320 and to 448 pixels: large things are
+   found at the one, small ones at the other. The last map has cells of 32 pixels, a map in the middle cells
+   of 16. Steps 2 to 4 go for each scale; the mean of both is the evidence.
 2. The classifier at each cell of the last map gives 1000 logits. Class c counts by
    ``softmax_c(similarity(query, name and definition of c) / temperature)``.
 3. Two readings are interpolated to the cells of 16 pixels and added, each scaled to its usual spread over a
    photo: the weighted logits (they cover an object) and the weighted probabilities (they tell it from its
    neighbours).
-4. Before they are added they spread over cells with like features nearby, by the middle map (a random
-   walk), so that relevance covers the object and not only its most telling part.
+4. Before they are added they spread over cells with like features nearby, by the middle map (one step of a
+   random walk), so that relevance covers the object and not only its most telling part.
+
+A map always points somewhere. How far it is to be trusted says :meth:`RelevanceMapper.find`:
+:mod:`semantic.relevance_confidence`, and nothing for a question that does not read as English
+(:mod:`semantic.question`).
 
 ImageNet has no class ``person``: what people wear stands for them (:data:`WORN`). What else ImageNet lacks
 is looked for in the nearest classes by name, which may be far off ("fork" finds forklifts).
 
 >>> mapper = load_relevance(towers)                                         # doctest: +SKIP
 >>> mapper(pictures, ["Is there a dog?"], grid=20)                          # doctest: +SKIP
+>>> mapper.find(pictures, ["Ist da ein Hund?"], (12, 20)).confidence         # doctest: +SKIP
+tensor([0.])
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +43,11 @@ from torch.nn import functional
 
 from semantic.backbone import Backbone, WeightsError, load_backbone, read_classifier
 from semantic.codec_config import PackagedTowers, TextTowerConfig
+from semantic.question import asked_thing, is_english, read_words
+from semantic.relevance_confidence import Signs, peak
+
+# Side of a square token grid, or its rows and columns.
+Grid = int | tuple[int, int]
 
 CLASS_TEXTS_FILE = Path(__file__).parent / "checkpoints" / "relevance_classes.safetensors"
 
@@ -44,13 +57,14 @@ _REMAKE = "python scripts/make_relevance_classes.py"
 MEAN_RELEVANCE = 0.3
 
 # Chosen on the even half of coco128's photos; benchmarks/relevance.py reports the other half apart.
-_SIDE = 320
+SIDES = (320, 448)
 _TEMPERATURE = 0.05
 _PROBABILITY_SHARPNESS = 0.5  # of the logits, before their softmax over classes
 _AFFINITY_TEMPERATURE = 0.2  # of the cosine between two cells' features
 _REACH = 0.2  # standard deviation of one step of the walk, in sides of the photo
-_STEPS = 3
 _FINE = 16  # pixels of a cell of the middle map
+_CELL = 32  # pixels of a cell of the last map
+_SHORTEST = 64  # pixels: a shorter side is stretched to two cells of the last map
 _CONTRAST = 2.0  # slope from standard deviations to the map's logistic
 # Least spread over a photo to which a reading is scaled: three quarters of coco128's objects exceed it,
 # a blank picture stays well below, and its map flat.
@@ -115,11 +129,11 @@ class ClassTexts:
 
 @dataclass(frozen=True)
 class Cells:
-    """What the image tower says of photos, whatever is asked.
+    """What the image tower says of photos at one scale, whatever is asked.
 
     Args:
-        middle: float32 ``[B, C, side/16, side/16]``.
-        last: float32 ``[B, channels, side/32, side/32]``.
+        middle: float32 ``[B, C, h/16, w/16]`` of photos scaled to ``h`` times ``w`` pixels.
+        last: float32 ``[B, channels, h/32, w/32]``.
     """
 
     middle: Tensor
@@ -130,6 +144,23 @@ class Cells:
         return Cells(*(cells.expand(times, -1, -1, -1) for cells in (self.middle, self.last)))
 
 
+@dataclass(frozen=True)
+class Found:
+    """Where queries point in their photos, and how far to trust that.
+
+    Args:
+        maps: relevance, float32 ``[B, rows, columns]``, 0..1, each with mean :data:`MEAN_RELEVANCE`.
+        confidence: float32 ``[B]``, 0..1: probability that a map's largest token lies on what was asked, if
+            that is in the photo at all; 0 where the language is not known.
+        language_known: per query, whether it reads as text that the tower can understand;
+            :data:`semantic.question.LANGUAGE_NOTE` says it to a user.
+    """
+
+    maps: Tensor
+    confidence: Tensor
+    language_known: tuple[bool, ...]
+
+
 class RelevanceMapper(nn.Module):
     """Photos and queries -> relevance maps. Frozen.
 
@@ -137,7 +168,7 @@ class RelevanceMapper(nn.Module):
         backbone: the packaged towers.
         classifier: weight float32 ``[1000, channels]`` and bias ``[1000]``.
         texts: what the classes are called.
-        side: pixels to which photos are scaled.
+        sides: pixels to which the longer side of photos is scaled, coarsest first; one or more.
     """
 
     weight: Tensor
@@ -150,11 +181,12 @@ class RelevanceMapper(nn.Module):
         backbone: Backbone,
         classifier: tuple[Tensor, Tensor],
         texts: ClassTexts,
-        side: int = _SIDE,
+        sides: Sequence[int] = SIDES,
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.side = side
+        self.sides = tuple(sides)
+        self.knows_word = word_test(backbone)
         weight, bias = classifier
         # Relative to the mean class: what lifts all classes alike says nothing about any.
         self.register_buffer("weight", weight - weight.mean(0), persistent=False)
@@ -168,55 +200,101 @@ class RelevanceMapper(nn.Module):
         return super().train(False)
 
     @torch.inference_mode()
-    def forward(self, pictures: Tensor, queries: Sequence[str], grid: int) -> Tensor:
+    def forward(self, pictures: Tensor, queries: Sequence[str], grid: Grid) -> Tensor:
         """Relevance of every token to its picture's query.
 
         Args:
-            pictures: float32 ``[B, 3, h, h]``, 0..1.
+            pictures: float32 ``[B, 3, h, w]``, 0..1.
             queries: one per picture.
-            grid: side of the token grid.
+            grid: side of a square token grid, or rows and columns.
 
         Returns:
-            float32 ``[B, grid, grid]``, 0..1, each map with mean :data:`MEAN_RELEVANCE`.
+            float32 ``[B, rows, columns]``, 0..1, each map with mean :data:`MEAN_RELEVANCE`.
 
         Raises:
             ValueError: not one query per picture.
         """
-        if len(queries) != len(pictures):
-            raise ValueError(f"{len(pictures)} pictures, {len(queries)} queries")
+        _check_counts(pictures, queries)
         return self.maps(self.cells(pictures), self.class_weights(queries), grid)
+
+    @torch.inference_mode()
+    def find(self, pictures: Tensor, queries: Sequence[str], grid: Grid) -> Found:
+        """Maps as :meth:`forward` gives them, with how far they are to be trusted.
+
+        Raises:
+            ValueError: not one query per picture.
+        """
+        _check_counts(pictures, queries)
+        cells, weights = self.cells(pictures), self.class_weights(queries)
+        scales = [self.evidence(one, weights) for one in cells]
+        known = tuple(self.language_known(query) for query in queries)
+        confidence = self._signs(cells, weights, scales).confidence()
+        return Found(
+            _joined(scales, rows_and_columns(grid)),
+            confidence * torch.tensor(known).to(confidence),
+            known,
+        )
+
+    def language_known(self, query: str) -> bool:
+        """Whether a query reads as English, the one language of the text tower."""
+        return is_english(query, self.knows_word)
 
     @torch.inference_mode()
     def class_weights(self, queries: Sequence[str]) -> Tensor:
         """How much each class counts: float32 ``[B, 1000]``, rows that sum to one."""
-        similarity = self.backbone.text_features(list(queries)) @ self.text_vectors.T
+        things = [f"a {asked_thing(query)}" for query in queries]
+        similarity = self.backbone.text_features(things) @ self.text_vectors.T
         shares = (similarity / _TEMPERATURE).softmax(-1)
         weights = shares.new_zeros(len(shares), len(self.weight))
         return weights.index_add_(1, self.text_classes, shares)
 
     @torch.inference_mode()
-    def cells(self, pictures: Tensor) -> Cells:
-        """What the image tower says of photos, float32 ``[B, 3, h, h]``, 0..1.
+    def cells(self, pictures: Tensor) -> tuple[Cells, ...]:
+        """What the image tower says of photos, float32 ``[B, 3, h, w]``, 0..1, at every scale.
 
         Independent of the query: several questions about one photo need it once.
         """
+        pictures = pictures.to(self.weight.device)
+        return tuple(self._cells(pictures, side) for side in self.sides)
+
+    def _cells(self, pictures: Tensor, side: int) -> Cells:
         backbone = self.backbone
         trunk = backbone.towers.visual.trunk
         reductions = [info["reduction"] for info in trunk.feature_info]
-        scaled = enlarge(pictures.to(self.weight.device), self.side)
+        scaled = enlarge(pictures, scaled_size((pictures.shape[2], pictures.shape[3]), side))
         last, (middle,) = trunk.forward_intermediates(
             (scaled - backbone.mean) / backbone.std, indices=[reductions.index(_FINE)]
         )
         return Cells(middle, last)
 
     @torch.inference_mode()
-    def maps(self, cells: Cells, class_weights: Tensor, grid: int) -> Tensor:
+    def maps(self, cells: Sequence[Cells], class_weights: Tensor, grid: Grid) -> Tensor:
         """Maps from :meth:`cells` and :meth:`class_weights`, as :meth:`forward` returns them."""
-        return map_on_grid(self.evidence(cells, class_weights), grid)
+        scales = [self.evidence(one, class_weights) for one in cells]
+        return _joined(scales, rows_and_columns(grid))
+
+    @torch.inference_mode()
+    def signs(self, cells: Sequence[Cells], class_weights: Tensor) -> Signs:
+        """What tells whether the maps found something, from :meth:`cells` and :meth:`class_weights`."""
+        return self._signs(
+            cells, class_weights, [self.evidence(one, class_weights) for one in cells]
+        )
+
+    def _signs(
+        self, cells: Sequence[Cells], class_weights: Tensor, scales: Sequence[Tensor]
+    ) -> Signs:
+        seen = [self._logits(one).softmax(-1).amax(1) for one in cells]
+        presence = torch.stack([(most * class_weights).sum(1) for most in seen]).mean(0)
+        coarsest = (scales[0].shape[1], scales[0].shape[2])
+        return Signs(peak(_joined(scales, coarsest)), presence.log())
+
+    def _logits(self, cells: Cells) -> Tensor:
+        """Of every class in every cell of the last map: float32 ``[B, cells, 1000]``."""
+        return functional.linear(_flat(cells.last), self.weight, self.bias)
 
     def evidence(self, cells: Cells, class_weights: Tensor) -> Tensor:
-        """Steps 2 to 4 of the module's text, zero mean: float32 ``[B, side/16, side/16]``."""
-        logits = functional.linear(_flat(cells.last), self.weight, self.bias)
+        """Steps 2 to 4 of the module's text at one scale, zero mean: float32 ``[B, h/16, w/16]``."""
+        logits = self._logits(cells)
         probabilities = (logits * _PROBABILITY_SHARPNESS).softmax(-1)
         readings = torch.stack(
             [
@@ -232,57 +310,120 @@ class RelevanceMapper(nn.Module):
             )
         )
         features = _flat(cells.middle)
-        walk = affinity(features - features.mean(1, keepdim=True), size[0])
-        for _ in range(_STEPS):
-            readings = walk @ readings
+        walk = affinity(features - features.mean(1, keepdim=True), (size[0], size[1]))
+        readings = walk @ readings
         readings = readings - readings.mean(1, keepdim=True)
         usual = readings.new_tensor([_LOGIT_SPREAD, _PROBABILITY_SPREAD])
         scaled = readings / torch.maximum(readings.std(1, keepdim=True), usual)
         return scaled.sum(-1).unflatten(1, size)
 
 
+def _check_counts(pictures: Tensor, queries: Sequence[str]) -> None:
+    if len(queries) != len(pictures):
+        raise ValueError(f"{len(pictures)} pictures, {len(queries)} queries")
+
+
+def word_test(backbone: Backbone, listed: frozenset[str] | None = None) -> Callable[[str], bool]:
+    """A test whether a text tower knows a word: as one word piece, or from a list (None: the shipped one)."""
+    known = read_words() if listed is None else listed
+    empty = backbone.tokenize([""])[0]
+    # Padding comes last, and an empty text is nothing else but its marks.
+    marks = int((empty != empty[-1]).sum())
+
+    def knows(word: str) -> bool:
+        return word in known or int((backbone.tokenize([word]) != empty[-1]).sum()) == marks + 1
+
+    return knows
+
+
 def _flat(maps: Tensor) -> Tensor:
-    """``[B, C, h, h]`` -> ``[B, h*h, C]``."""
+    """``[B, C, h, w]`` -> ``[B, h*w, C]``."""
     return maps.flatten(2).transpose(1, 2)
 
 
-def enlarge(pictures: Tensor, side: int) -> Tensor:
-    """Bicubic interpolation of square pictures, float ``[B, C, h, h]`` -> ``[B, C, side, side]``.
+def rows_and_columns(grid: Grid) -> tuple[int, int]:
+    """A token grid as rows and columns."""
+    return (grid, grid) if isinstance(grid, int) else grid
+
+
+def scaled_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Height and width at which the tower sees a picture.
+
+    The longer side becomes ``side``, the shorter one the nearest multiple of 32 to what keeps the aspect, and
+    not under 64.
+
+    Args:
+        size: height and width of the picture, pixels.
+        side: a multiple of 32.
+    """
+    height, width = size
+    nearest = _CELL * round(side * min(size) / max(size) / _CELL)
+    short = min(max(nearest, _SHORTEST), side)
+    return (short, side) if height < width else (side, short)
+
+
+def enlarge(pictures: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Bicubic interpolation, float ``[B, C, h, w]`` -> ``[B, C, *size]``; an int means a square.
 
     As torch's ``functional.interpolate``, up to rounding; two products with a matrix take a CPU less time.
+    A side that shrinks is smoothed first (``antialias``), so that the tower sees no aliases of a large photo.
     """
-    ones = torch.eye(pictures.shape[-1])[None, :, :, None]
-    rows = functional.interpolate(ones, size=(side, 1), mode="bicubic", align_corners=False)
-    matrix = rows[0, :, :, 0].T.to(pictures)
-    return matrix @ pictures @ matrix.T
+    height, width = rows_and_columns(size)
+    down = _resampling(pictures.shape[2], height).to(pictures)
+    across = _resampling(pictures.shape[3], width).to(pictures)
+    return down @ pictures @ across.T
 
 
-def affinity(features: Tensor, grid: int) -> Tensor:
+def _resampling(before: int, after: int) -> Tensor:
+    """Matrix of a bicubic interpolation along one side: float32 ``[after, before]``."""
+    # As one picture: with every column a channel of its own, one pixel wide, torch 2.13 smooths wrongly.
+    ones = torch.eye(before)[None, None]
+    rows = functional.interpolate(
+        ones, size=(after, before), mode="bicubic", align_corners=False, antialias=after < before
+    )
+    return rows[0, 0]
+
+
+def affinity(features: Tensor, grid: Grid) -> Tensor:
     """Transition probabilities of the random walk between cells.
 
     ``P_ij ~ exp(cos(f_i, f_j) / temperature - |x_i - x_j|^2 / (2 reach^2))``, rows sum to one.
 
     Args:
-        features: float ``[B, grid*grid, channels]``, zero mean: else all cosines are near one.
-        grid: cells per side.
+        features: float ``[B, rows*columns, channels]``, zero mean: else all cosines are near one.
+        grid: cells per side, or rows and columns; distances are shares of the longer side.
 
     Returns:
-        float ``[B, grid*grid, grid*grid]``.
+        float ``[B, rows*columns, rows*columns]``.
     """
     units = functional.normalize(features, dim=-1)
-    places = torch.arange(grid, device=features.device, dtype=features.dtype) / grid
-    points = torch.cartesian_prod(places, places)
+    rows, columns = rows_and_columns(grid)
+    down, across = (
+        torch.arange(count, device=features.device, dtype=features.dtype) / max(rows, columns)
+        for count in (rows, columns)
+    )
+    points = torch.cartesian_prod(down, across)
     squared = torch.cdist(points, points).square()
     similarity = units @ units.transpose(1, 2)
     return (similarity / _AFFINITY_TEMPERATURE - squared / (2 * _REACH**2)).softmax(-1)
 
 
-def map_on_grid(evidence: Tensor, grid: int) -> Tensor:
-    """Evidence on any square grid, ``[B, h, h]``, as a map ``[B, grid, grid]`` (:func:`fixed_mean`)."""
+def map_on_grid(evidence: Tensor, grid: Grid) -> Tensor:
+    """Evidence on any grid, ``[B, h, w]``, as a map ``[B, rows, columns]`` (:func:`fixed_mean`)."""
+    return fixed_mean(_on_grid(evidence, rows_and_columns(grid)))
+
+
+def _on_grid(evidence: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear interpolation, ``[B, h, w]`` -> ``[B, *size]``."""
     on_grid = functional.interpolate(
-        evidence[:, None], size=(grid, grid), mode="bilinear", align_corners=False, antialias=True
+        evidence[:, None], size=size, mode="bilinear", align_corners=False, antialias=True
     )
-    return fixed_mean(on_grid[:, 0])
+    return on_grid[:, 0]
+
+
+def _joined(scales: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """The map of evidence at several scales, ``[B, h, w]`` each: ``[B, *size]``."""
+    return fixed_mean(torch.stack([_on_grid(evidence, size) for evidence in scales]).mean(0))
 
 
 def fixed_mean(evidence: Tensor, mean: float = MEAN_RELEVANCE) -> Tensor:
@@ -314,29 +455,29 @@ def fixed_mean(evidence: Tensor, mean: float = MEAN_RELEVANCE) -> Tensor:
 
 
 def load_relevance(
-    towers: PackagedTowers, backbone: Backbone | None = None, side: int = _SIDE
+    towers: PackagedTowers, backbone: Backbone | None = None, sides: Sequence[int] = SIDES
 ) -> RelevanceMapper:
     """Build the mapper.
 
     Args:
         towers: the packaged towers of a codec.
         backbone: those towers where they are loaded already; None loads them.
-        side: pixels to which photos are scaled, a multiple of 32. More sees smaller things and costs
-            with its square.
+        sides: pixels to which the longer side of photos is scaled, multiples of 32, coarsest first. More
+            sees smaller things and costs with its square.
 
     Raises:
-        ValueError: towers that are not the pretrained ones, or a side that is no multiple of 32.
+        ValueError: towers that are not the pretrained ones, no side, or one that is no multiple of 32.
         WeightsError: a package or file that is missing, damaged or another version.
     """
     if towers.trainable:
         raise ValueError("relevance needs the pretrained image tower, not a trainable one")
-    if side < 32 or side % 32:
-        raise ValueError(f"side {side}: expected a multiple of 32")
+    if not sides or any(side < _CELL or side % _CELL for side in sides):
+        raise ValueError(f"sides {list(sides)}: expected multiples of 32")
     if backbone is None:
         backbone = load_backbone(towers, [4], 160)
         backbone.speed_up()
     texts = read_class_texts(CLASS_TEXTS_FILE, towers.text_tower)
-    return RelevanceMapper(backbone, read_classifier(towers.image_tower), texts, side)
+    return RelevanceMapper(backbone, read_classifier(towers.image_tower), texts, sides)
 
 
 def class_texts(

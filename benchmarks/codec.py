@@ -313,7 +313,7 @@ def benchmark_codec(
     asked = _Asked(rows, photos, judge, ask_reference(judge, sources, queries, seed))
     followed = codec.usual_focus if settings.focus is None else settings.focus
     likeness = likeness_or_usual(settings.search_likeness)
-    settings = replace(settings, focus=followed, search_likeness=likeness)
+    settings = replace(settings, search_likeness=likeness)
     ladder: dict[int, RateReport] = {}
     for wanted in (
         *(replace(settings, bits=None, bits_per_pixel=rate) for rate in rates),

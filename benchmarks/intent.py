@@ -203,7 +203,7 @@ def benchmark_intent(
     needed = sorted({number for pair in pairs for number in pair} | set(alone))
     focus = codec.usual_focus if settings.focus is None else settings.focus
     likeness = likeness_or_usual(settings.search_likeness)
-    settings = replace(settings, focus=focus, search_likeness=likeness)
+    settings = replace(settings, search_likeness=likeness)
     sources: dict[int, Image.Image] = {}
     received: dict[int, _Received] = {}
     free: dict[int, _Received] = {}

@@ -81,14 +81,30 @@ def constellation_figure(symbols: NDArray[np.complex64], snr_db: float | None) -
 
 
 def side_by_side_figure(
-    source: Image.Image, received: Image.Image | None, query: str, values: dict[str, Any]
+    source: Image.Image,
+    received: Image.Image | None,
+    query: str,
+    values: dict[str, Any],
+    relevance: NDArray[np.float32] | None = None,
+    depth: NDArray[np.float64] | None = None,
 ) -> Figure:
-    """Source and received picture, the question above and the figures below."""
+    """Source and received picture, the question above and the figures below.
+
+    In the corners: where the question was found in the source, and where the received bits went.
+    """
     figure = new_figure(7.2, 4.7)
     left, right = figure.subplots(1, 2)
     draw_picture(left, source)
-    left.set_xlabel("source", fontsize=10, color=_INK)
+    label = "source"
+    if relevance is not None:
+        draw_bits(left, relevance.astype(np.float64))
+        label = f"source; found with confidence {values['relevance_confidence']:.2f}"
+        if not values["language_known"]:
+            label = "source; the question's language is not known"
+    left.set_xlabel(label, fontsize=10, color=_INK)
     draw_picture(right, received)
+    if depth is not None and received is not None:
+        draw_bits(right, depth)
     right.set_xlabel(caption(values), fontsize=10, color=_INK)
     figure.suptitle(query, fontsize=12, color=_INK, wrap=True)
     return figure

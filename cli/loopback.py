@@ -14,9 +14,14 @@ from cli import options
 from cli.output import atomic_write, make_console, make_folder, print_json
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL import Image
 
     from cli.link import LinkReport
+    from semantic.codec.loader import PictureCodec
+    from semantic.codec.settings import EncoderSettings
+    from semantic.relevance import Found
 
 _PICTURES = ("source.png", "received.png", "side_by_side.png", "constellation.png")
 
@@ -106,6 +111,7 @@ def loopback(
     from cli.link import decoder_of, send_frame
     from semantic.codec.loader import load_codec
     from semantic.pictures import read_picture
+    from semantic.question import LANGUAGE_NOTE
 
     console = make_console()
     with console.status("loading the codec"):
@@ -115,6 +121,7 @@ def loopback(
         started = time.monotonic()
         frame = codec.encode(source, query, encoder)
         encode_s = time.monotonic() - started
+        found = find_asked(codec, source, query, encoder)
         report = send_frame(settings, frame, source, decoder_of(codec))
     values = {
         **report.values,
@@ -124,13 +131,30 @@ def loopback(
         "profile": settings.name,
         "codec_id": frame.geometry.codec_id,
         "output": str(output) if output is not None else None,
+        "relevance_confidence": None if found is None else float(found.confidence[0]),
+        "language_known": None if found is None else found.language_known[0],
     }
+    if values["language_known"] is False:
+        console.print(LANGUAGE_NOTE, markup=False)
     if output is not None:
-        write_results(output, source, report, values)
+        depth = codec.depth(frame)
+        write_results(output, source, report, values, found, depth)
     if as_json:
         print_json(values)
     else:
         make_console(stderr=False).print(report_table(values))
+
+
+def find_asked(
+    codec: PictureCodec, source: Image.Image, query: str, settings: EncoderSettings
+) -> Found | None:
+    """Where the question points and how far that is trusted; None where it decides nothing."""
+    from semantic.codec.two_layer import TwoLayerCodec
+
+    asked = settings.focus is None or settings.focus > 0
+    if isinstance(codec, TwoLayerCodec) and asked and not settings.boxes and codec.usual_focus > 0:
+        return codec.find(source, query)
+    return None
 
 
 def as_overrides(values: dict[str, Any]) -> list[str]:
@@ -161,7 +185,12 @@ def parse_taps(text: str) -> list[list[float]]:
 
 
 def write_results(
-    folder: Path, source: Image.Image, report: LinkReport, values: dict[str, Any]
+    folder: Path,
+    source: Image.Image,
+    report: LinkReport,
+    values: dict[str, Any],
+    found: Found | None = None,
+    depth: NDArray[np.float64] | None = None,
 ) -> None:
     """Write pictures and report, each file whole or not at all; the report last.
 
@@ -176,7 +205,8 @@ def write_results(
     received = report.received
     if received is not None:
         atomic_write(folder / "received.png", lambda file: received.save(file, "PNG"))
-    figure = side_by_side_figure(source, received, values["query"], values)
+    relevance = None if found is None else found.maps[0].cpu().numpy()
+    figure = side_by_side_figure(source, received, values["query"], values, relevance, depth)
     atomic_write(folder / "side_by_side.png", lambda file: save_figure(figure, file))
     if report.constellation is not None:
         plot = constellation_figure(report.constellation, values["snr_db_estimated"])
@@ -202,6 +232,7 @@ _ROWS: tuple[tuple[str, str], ...] = (
     ("bits_per_pixel", "{:.3f}"),
     ("psnr_db", "{:.2f}"),
     ("ms_ssim", "{:.4f}"),
+    ("relevance_confidence", "{:.2f}"),
     ("encode_s", "{:.3f}"),
     ("air_s", "{:.3f}"),
     ("decode_s", "{:.3f}"),

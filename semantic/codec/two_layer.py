@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from semantic.allocation import importance
+from semantic.allocation import importance, trusted_focus
 from semantic.codec import gain_map as gm
 from semantic.codec.base_layer import BaseLayer, pad_to_cells
 from semantic.codec.detail_coder import CodedSource, DetailCoder, ReceivedDetail
@@ -32,6 +32,7 @@ from semantic.index_frame import (
     check_query,
 )
 from semantic.pictures import to_rgb
+from semantic.relevance import Found
 
 # How far bits follow the question: chosen on coco128's photos of even number.
 FOCUS = 0.7
@@ -235,30 +236,41 @@ class TwoLayerCodec:
         """Identity of the judge that a search pleases: nobody, for there is none."""
         return None
 
-    def relevance(self, picture: Image.Image, query: str) -> NDArray[np.float32]:
-        """Where a question points in a picture, float32 ``[rows, columns]`` of the gain map."""
+    def find(self, picture: Image.Image, query: str) -> Found:
+        """Where a question points in a picture, on the grid of the gain map, and how far that is trusted.
+
+        Raises:
+            IndexFrameError: towers that cannot tell.
+        """
         picture = self.prepare(picture)
         padded = pad_to_cells(picture_to_tensor(picture).to(self.device))
-        return self._relevance(padded, picture.size, query)
+        return self._find(padded, picture.size, check_query(query))
 
-    def _relevance(self, padded: Tensor, size: tuple[int, int], query: str) -> NDArray[np.float32]:
+    @torch.inference_mode()
+    def _find(self, padded: Tensor, size: tuple[int, int], query: str) -> Found:
+        self.load_towers()
         mapper = self._vq.relevance_mapper()
         if mapper is None:
             raise IndexFrameError(
                 f"the towers of codec {self.codec_id} cannot tell where a question points"
             )
-        found: NDArray[np.float32] = mapper(padded, [query], gm.map_shape(*size))[0].cpu().numpy()
-        return found
+        return mapper.find(padded, [query], gm.map_shape(*size))
 
     def _levels(
         self, padded: Tensor, size: tuple[int, int], query: str, settings: EncoderSettings
     ) -> NDArray[np.int64] | None:
-        focus = self.usual_focus if settings.focus is None else settings.focus
         if settings.boxes:
             return gm.levels_from_weights(_box_weights(settings.boxes, size))
-        if focus == 0:
+        focus = settings.focus
+        if focus == 0 or (focus is None and self.usual_focus == 0):
             return None
-        relevance = self._relevance(padded, size, query)
+        found = self._find(padded, size, query)
+        if focus is None:
+            # A map that may be wrong moves fewer bits, or none.
+            focus = trusted_focus(FOCUS, float(found.confidence[0]))
+            if focus == 0:
+                return None
+        relevance = found.maps[0].cpu().numpy()
         weights = importance(relevance, focus).reshape(relevance.shape)
         return gm.levels_from_weights(weights)
 

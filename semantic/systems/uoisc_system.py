@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -85,7 +84,7 @@ class UoiscSystem:
         self.image_size, self._bits = size_of(spec, device)
         self._soft = spec.soft
         self._focus = _focus(spec, codec)
-        self._settings = replace(settings_of(spec), focus=self._focus)
+        self._settings = settings_of(spec)
         self.label = spec.label
         self.codec_id: str | None = codec.codec_id
         self.segment_length = codec.segment_length

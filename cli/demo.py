@@ -37,13 +37,13 @@ class Point:
     label: str
 
 
-# A good channel where few bits go to what is asked about; one at the edge of what its code rate bears, with a
-# picture of several code blocks; one where noise is as strong as the signal and a picture is little more
-# than a hundred bytes. JPEG 2000 gets the same bits and code rate, hence the same symbols, on each.
+# From a good channel to one where noise is as strong as the signal, with ever fewer bits, so that a picture
+# takes one or two code blocks and the difference can be seen. JPEG 2000 gets the same bits and code rate, hence
+# the same symbols, on each. What lost blocks do is another matter: uoisc benchmark losses.
 POINTS = (
     Point(12.0, 7, 0.45, "good channel, rate 3/4"),
-    Point(3.8, 4, 1.0, "edge of rate 1/2"),
-    Point(0.0, 1, 0.08, "noise as strong as signal, rate 1/4"),
+    Point(5.0, 4, 0.2, "rate 1/2, 1 dB to spare"),
+    Point(0.0, 1, 0.1, "noise as strong as signal, rate 1/4"),
 )
 
 SIDE = 160

@@ -36,7 +36,7 @@ _PHOTOS = {
         "skimage",
         "data/astronaut.png",
         "NASA Great Images database, public domain (Eileen Collins)",
-        ("What is the woman wearing?", "Is there a space shuttle?"),
+        ("Is there a flag?", "Is there a space shuttle?"),
     ),
     "chelsea": DemoPhoto(
         "skimage",

@@ -47,8 +47,8 @@ class EncoderSettings:
     Args:
         bits: payload bits there may be; None: what ``bits_per_pixel`` says.
         bits_per_pixel: of the picture that is sent; None: the codec's usual rate.
-        focus: how far bits follow the question, 0 to 1; None: as measured best, less where the two-layer codec
-            is not sure what was asked about.
+        focus: how far bits follow the question, 0 to 1; None: as measured best, and less where the two-layer
+            codec is not sure what was asked about.
         boxes: where the bits go, instead of where the question points.
         search_steps: of a search for better indices; 0: none.
         search_likeness: perceptual weight of that search; None: as measured best.

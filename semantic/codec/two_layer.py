@@ -39,6 +39,8 @@ FOCUS = 0.7
 USUAL_BITS_PER_PIXEL = 1.0
 USUAL_RATES = (0.07, 0.1, 0.25, 0.45, 0.5, 1.0)
 MINIMUM_SIDE = 16
+# Slices of one picture differ by less, cells of a map by more, in nepers.
+_LEAST_DEPTH = 0.24
 # Weight of what lies outside a drawn box, of 1 inside.
 _OUTSIDE_BOX = 0.1
 
@@ -194,9 +196,9 @@ class TwoLayerCodec:
         return self.picture(self.receive(frame))
 
     def depth(self, frame: IndexFrame) -> NDArray[np.float64] | None:
-        """Log gain of every 8x8 pixels, ``[h, w]``; None where it is the same everywhere."""
+        """Log gain of every 8x8 pixels, ``[h, w]``; None where nothing but the room of slices decides it."""
         gains = self.receive(frame).log_gain[0, 0].double().numpy()
-        return None if np.ptp(gains) == 0 else gains
+        return None if np.ptp(gains) < _LEAST_DEPTH else gains
 
     def receive(self, frame: IndexFrame) -> ReceivedDetail:
         """What the slices of a frame say; errors as of :meth:`decode`."""

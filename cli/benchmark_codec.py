@@ -73,8 +73,7 @@ def codec(
     rows = read_photos(data, questions, asked, limit)
 
     from benchmarks.codec import benchmark_codec
-    from semantic.checkpoint import read_metadata
-    from semantic.codec.loader import EncoderSettings, checkpoint_file, load_codec
+    from semantic.codec.loader import EncoderSettings, load_codec, taught_by
     from semantic.judge import load_judge, refuse_same_judge
 
     console = make_console()
@@ -87,8 +86,7 @@ def codec(
             search_steps=search_steps,
             search_likeness=search_likeness,
         )
-        taught_by = read_metadata(checkpoint_file(checkpoint)).get("intent_judge")
-        refuse_same_judge(judging, [taught_by, loaded.looking_at_itself(settings)])
+        refuse_same_judge(judging, [taught_by(checkpoint), loaded.looking_at_itself(settings)])
         report = benchmark_codec(
             loaded,
             judging,

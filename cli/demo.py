@@ -38,8 +38,8 @@ class Point:
 
 
 # From a good channel to one where noise is as strong as the signal, with ever fewer bits, so that a picture
-# takes one or two code blocks and the difference can be seen. JPEG 2000 gets the same bits and code rate, hence
-# the same symbols, on each. What lost blocks do is another matter: uoisc benchmark losses.
+# takes one or two code blocks and the difference can be seen. JPEG 2000 gets the same bits and code rate,
+# hence the same symbols, on each. What lost blocks do is another matter: uoisc benchmark losses.
 POINTS = (
     Point(12.0, 7, 0.45, "good channel, rate 3/4"),
     Point(5.0, 4, 0.2, "rate 1/2, 1 dB to spare"),

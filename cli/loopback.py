@@ -246,7 +246,7 @@ def report_table(values: dict[str, Any]) -> Table:
     table.add_column("figure", style="bold")
     table.add_column("value", justify="right")
     for key, pattern in _ROWS:
-        value = values[key]
+        value = values.get(key)
         table.add_row(key, "-" if value is None else pattern.format(value))
     fates = {name: count for name, count in values["fates"].items() if count}
     table.add_row("fates", ", ".join(f"{n} {name}" for name, n in fates.items()) or "-")

@@ -25,7 +25,9 @@ from blocks.zmq_messages import (
     unpack_frame,
 )
 from blocks.zmq_security import load_keys
+from cli.encoder_settings import settings_of
 from cli.picture_list import list_pictures
+from sdr_config.load import load_profile
 from semantic.codec.loader import EncoderSettings, load_codec
 from semantic.codec.vq_codec import load_vq_codec
 from semantic.demo_photos import load_photo, photo_path
@@ -56,7 +58,9 @@ def test_sent_picture_is_what_the_codec_makes(
     assert done.returncode == 0, done.stderr
     assert pull.poll(5000)
     frame = unpack_frame(pull.recv_multipart(), TOPIC_FRAME)
-    expected = load_codec().encode(read_picture(photo_path("chelsea")), query)
+    settings = settings_of(load_profile("usrp"))
+    assert settings.base_copies
+    expected = load_codec().encode(read_picture(photo_path("chelsea")), query, settings)
     assert frame.query == query
     assert frame.geometry == expected.geometry
     assert np.array_equal(frame.to_bits(), expected.to_bits())

@@ -35,6 +35,8 @@ TWO_LAYER_CHECKPOINT = CHECKPOINT_FOLDER / "two_layer.safetensors"
 
 _TABLE = "residual_table"
 _EXPONENT = ".exponent"
+# Follows from the base layer.
+_CODEWORDS = "prior.codewords"
 
 
 def pack_tensors(detail: DetailLayer, table: np.ndarray) -> dict[str, Tensor]:
@@ -42,6 +44,8 @@ def pack_tensors(detail: DetailLayer, table: np.ndarray) -> dict[str, Tensor]:
     packed: dict[str, Tensor] = {_TABLE: torch.from_numpy(table.astype(np.int32))}
     for name, tensor in detail.state_dict().items():
         value = tensor.detach().cpu()
+        if name == _CODEWORDS:
+            continue
         if name.startswith("prior.") and name.endswith(".linear.weight"):
             packed[name] = (torch.round(value * fp.LINEAR_UNIT) / fp.LINEAR_UNIT).half()
         elif name.startswith("prior.") and name.endswith(".weight"):
@@ -50,7 +54,7 @@ def pack_tensors(detail: DetailLayer, table: np.ndarray) -> dict[str, Tensor]:
             whole = torch.round(value * scale).clamp(-fp.WEIGHT_LIMIT, fp.WEIGHT_LIMIT)
             packed[name] = whole.to(torch.int8)
             packed[name + _EXPONENT] = exponents.to(torch.int8)
-        elif name == "prior.codewords" or name.startswith("prior.") or value.dim() < 2:
+        elif name.startswith("prior.") or value.dim() < 2:
             packed[name] = value
         else:
             packed[name] = value.half()
@@ -58,13 +62,13 @@ def pack_tensors(detail: DetailLayer, table: np.ndarray) -> dict[str, Tensor]:
 
 
 def unpack_tensors(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Inverse of :func:`pack_tensors`, without the table: a detail layer's ``state_dict``."""
+    """Inverse of :func:`pack_tensors`, without the table: a ``state_dict`` but for the base's codewords."""
     state = {}
     for name, tensor in packed.items():
         if name == _TABLE or name.endswith(_EXPONENT):
             continue
         exponents = packed.get(name + _EXPONENT)
-        value = tensor if name == "prior.codewords" else tensor.float()
+        value = tensor.float()
         if exponents is not None:
             value = value / torch.exp2(exponents.float()).view(-1, *[1] * (value.dim() - 1))
         state[name] = value
@@ -132,6 +136,22 @@ def is_two_layer(file: Path) -> bool:
         return False
 
 
+def base_file(file: Path) -> Path:
+    """Checkpoint of a two-layer codec's base, which lies in the same folder.
+
+    Raises:
+        WeightsError: a file that is missing, damaged or no such codec.
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            name = (opened.metadata() or {})["base_file"]
+    except (SafetensorError, OSError, KeyError) as error:
+        raise WeightsError(f"{file}: cannot be read ({error})") from None
+    if Path(name).name != name:
+        raise WeightsError(f"{file}: base_file {name!r} is no plain name")
+    return file.parent / name
+
+
 def load_two_layer(
     file: Path = TWO_LAYER_CHECKPOINT,
     device: str = "auto",
@@ -162,11 +182,7 @@ def load_two_layer(
         if metadata["format"] != FORMAT:
             raise ValueError(f"format {metadata['format']!r}")
         config = DetailConfig(**json.loads(metadata["detail"]))
-        base_file, base_id, claimed = (
-            metadata[key] for key in ("base_file", "base_id", "codec_id")
-        )
-        if Path(base_file).name != base_file:
-            raise ValueError(f"base_file {base_file!r} is no plain name")
+        base_id, claimed = (metadata[key] for key in ("base_id", "codec_id"))
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{file}: not a two-layer codec ({error})") from None
     found = compute_codec_id(config, base_id, packed)
@@ -174,10 +190,10 @@ def load_two_layer(
         raise WeightsError(
             f"{file}: contents give codec_id {found}, the file claims {claimed}; it is damaged or was altered"
         )
-    base = load_vq_codec(file.parent / base_file, device, towers=False, amp=amp)
+    base = load_vq_codec(base_file(file), device, towers=False, amp=amp)
     if base.geometry.codec_id != base_id:
         raise WeightsError(
-            f"{file}: the base layer {base_file} is codec {base.geometry.codec_id}, expected {base_id}"
+            f"{file}: the base layer beside it is codec {base.geometry.codec_id}, expected {base_id}"
         )
     codec = _build(file, base, config, packed, claimed, amp=amp, compiled=compiled)
     if towers:
@@ -194,9 +210,13 @@ def load_detail(detail: DetailLayer, file: Path) -> None:
     try:
         with safe_open(file, framework="pt", device="cpu") as opened:
             packed = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        detail.load_state_dict(unpack_tensors(packed))
+        _take_up(detail, packed)
     except (SafetensorError, OSError, RuntimeError) as error:
         raise WeightsError(f"{file}: cannot be taken up ({error})") from None
+
+
+def _take_up(detail: DetailLayer, packed: Mapping[str, Tensor]) -> None:
+    detail.load_state_dict({_CODEWORDS: detail.prior.codewords, **unpack_tensors(packed)})
 
 
 def _build(
@@ -211,7 +231,7 @@ def _build(
 ) -> TwoLayerCodec:
     try:
         detail = DetailLayer(BaseLayer(base).codewords(), config)
-        detail.load_state_dict(unpack_tensors(packed))
+        _take_up(detail, packed)
         models = ResidualModels(packed[_TABLE].numpy())
         return TwoLayerCodec(base, detail, models, codec_id, amp=amp, compiled=compiled)
     except (KeyError, RuntimeError, ValueError, EntropyError, PriorError) as error:

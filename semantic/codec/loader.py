@@ -11,7 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from semantic.backbone import WeightsError
-from semantic.codec.detail_checkpoint import is_two_layer, load_two_layer
+from semantic.checkpoint import read_metadata
+from semantic.codec.detail_checkpoint import base_file, is_two_layer, load_two_layer
 from semantic.codec.settings import EncoderSettings
 from semantic.codec.two_layer import TwoLayerCodec
 from semantic.codec.vq_codec import Codec, load_vq_codec
@@ -23,6 +24,7 @@ __all__ = [
     "WeightsError",
     "checkpoint_file",
     "load_codec",
+    "taught_by",
 ]
 
 PictureCodec = Codec | TwoLayerCodec
@@ -45,6 +47,16 @@ def checkpoint_file(checkpoint: str | Path | None = None) -> Path:
             "checkpoint ends in .safetensors"
         )
     return file
+
+
+def taught_by(checkpoint: str | Path | None = None) -> str | None:
+    """Identity of the judge that a codec was trained to please, who must not score it; None: nobody.
+
+    Raises:
+        WeightsError: a checkpoint that is missing or damaged.
+    """
+    file = checkpoint_file(checkpoint)
+    return read_metadata(base_file(file) if is_two_layer(file) else file).get("intent_judge")
 
 
 def load_codec(

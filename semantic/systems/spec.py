@@ -51,6 +51,7 @@ class UoiscSpec(_Spec):
         search_likeness: how much it minds how pictures look to the image tower, beside their squared
             error; None means the codec's usual.
         soft: estimate what was lost from its LLRs.
+        base_copies: the two-layer codec's slices repeat each other's base tokens.
         image_size: side of its pictures in pixels, for a codec that takes any.
     """
 
@@ -61,6 +62,7 @@ class UoiscSpec(_Spec):
     search_steps: int = Field(0, ge=0, le=1000)
     search_likeness: float | None = Field(None, ge=0, le=1000)
     soft: bool = False
+    base_copies: bool = False
     image_size: int | None = Field(None, ge=16, le=1024)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from semantic.checkpoint import EMBEDDED_CHECKPOINT, read_metadata
-from semantic.codec.loader import PictureCodec, load_codec
+from semantic.checkpoint import EMBEDDED_CHECKPOINT
+from semantic.codec.loader import PictureCodec, load_codec, taught_by
 from semantic.codec.settings import EncoderSettings
 from semantic.codec.two_layer import TwoLayerCodec
 from semantic.codec.vq_codec import Codec
@@ -39,6 +39,7 @@ def settings_of(spec: UoiscSpec) -> EncoderSettings:
         focus=spec.focus,
         search_steps=spec.search_steps,
         search_likeness=spec.search_likeness,
+        base_copies=spec.base_copies,
     )
 
 
@@ -89,9 +90,8 @@ class UoiscSystem:
         self.codec_id: str | None = codec.codec_id
         self.segment_length = codec.segment_length
         self.hears_query = codec.hears_query or self._focus > 0
-        metadata = read_metadata(spec.checkpoint or EMBEDDED_CHECKPOINT)
         pleased = (
-            metadata.get("intent_judge"),
+            taught_by(spec.checkpoint or EMBEDDED_CHECKPOINT),
             codec.looking_at_itself(self._settings),
         )
         self.own_judges = tuple(sorted({judge for judge in pleased if judge is not None}))

@@ -114,10 +114,10 @@ def caption(values: dict[str, Any]) -> str:
     """One or two lines under a received picture."""
     if values["status"] == "not_received":
         return f"not received\n{values['symbols']} symbols"
-    quality = (
-        f"{values['psnr_db']:.1f} dB, MS-SSIM {values['ms_ssim']:.3f}"
-        if values["psnr_db"] is not None
-        else "no picture from what was received"
-    )
+    quality = "no picture from what was received"
+    if values["psnr_db"] is not None:
+        quality = f"{values['psnr_db']:.1f} dB"
+        if values["ms_ssim"] is not None:
+            quality += f", MS-SSIM {values['ms_ssim']:.3f}"
     blocks = f"{values['code_blocks_ok']}/{values['code_blocks']} code blocks"
     return f"{quality}\n{values['symbols']} symbols, {blocks}"

@@ -130,8 +130,11 @@ def _index_error_rate(sent: IndexFrame, received: IndexFrame | None) -> float | 
 
 
 def picture_quality(source: Image.Image, picture: Image.Image | None) -> dict[str, float | None]:
-    """PSNR and MS-SSIM of a picture as received; None where there is none, or no error at all."""
-    from semantic.metrics import ms_ssim, psnr_db
+    """PSNR and MS-SSIM of a picture as received.
+
+    None where there is no picture, or no error at all; MS-SSIM also where a picture is too small for it.
+    """
+    from semantic.metrics import MS_SSIM_SIDE, ms_ssim, psnr_db
 
     if picture is None:
         return {"psnr_db": None, "ms_ssim": None}
@@ -139,5 +142,5 @@ def picture_quality(source: Image.Image, picture: Image.Image | None) -> dict[st
     return {
         # JSON has no infinity, and a picture without any error has no PSNR to speak of.
         "psnr_db": psnr if math.isfinite(psnr) else None,
-        "ms_ssim": ms_ssim(source, picture),
+        "ms_ssim": ms_ssim(source, picture) if min(source.size) >= MS_SSIM_SIDE else None,
     }

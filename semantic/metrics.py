@@ -14,6 +14,7 @@ from PIL import Image
 # their sum, 0.8668.
 MS_SSIM_WEIGHTS = (0.05168, 0.32949, 0.34621, 0.27261)
 _WINDOW = 11
+MS_SSIM_SIDE = _WINDOW << (len(MS_SSIM_WEIGHTS) - 1)
 
 Picture = Image.Image | NDArray[np.uint8]
 
@@ -40,16 +41,17 @@ def ms_ssim(a: Picture, b: Picture) -> float:
     :data:`MS_SSIM_WEIGHTS`, Gaussian window of 11 pixels (sigma 1.5). Negative terms count as zero.
 
     Args:
-        a: RGB picture or uint8 ``[h, w, 3]``, at least 88 pixels wide and high.
+        a: RGB picture or uint8 ``[h, w, 3]``, at least :data:`MS_SSIM_SIDE` pixels wide and high, 88.
         b: picture of the same size.
 
     Returns:
         0..1, 1 for identical pictures.
     """
     first, second = _pixels(a, b)
-    least = _WINDOW << (len(MS_SSIM_WEIGHTS) - 1)
-    if min(first.shape[:2]) < least:
-        raise ValueError(f"MS-SSIM needs at least {least}x{least} pixels, got {first.shape[:2]}")
+    if min(first.shape[:2]) < MS_SSIM_SIDE:
+        raise ValueError(
+            f"MS-SSIM needs at least {MS_SSIM_SIDE}x{MS_SSIM_SIDE} pixels, got {first.shape[:2]}"
+        )
     product = np.ones(3)
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
         luminance, contrast = _ssim_terms(first, second)

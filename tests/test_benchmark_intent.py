@@ -22,10 +22,12 @@ from benchmarks.named_objects import NamedRegion, read_named_regions
 from blocks.modem import waveform as wf
 from blocks.modem.budget import air_symbols
 from semantic.asked_photos import PhotosError
-from semantic.codec.settings import EncoderSettings
+from semantic.codec.detail_checkpoint import load_two_layer
+from semantic.codec.settings import Box, EncoderSettings
 from semantic.codec.vq_codec import Codec, load_vq_codec
 from semantic.demo_photos import load_photo
 from semantic.pictures import load_picture
+from semantic.systems.picture_coders import PICTURE_CODERS
 
 FOCUS = 0.95
 ASKING = EncoderSettings(bits_per_pixel=0.45, focus=FOCUS)
@@ -144,6 +146,37 @@ def test_persons_are_counted_apart(codec: Codec, tmp_path: Path) -> None:
     }
     # The cat against person and flea; the person against cat and flea.
     assert counted == {"all": 2, "even": 2, "odd": None, "person": 2}
+
+
+def test_rivals_in_the_same_boxes_by_hand(data: Path) -> None:
+    two = load_two_layer(device="cpu")
+    settings = EncoderSettings(bits=6400)
+    report = benchmark_intent(
+        two, read_named_regions(data), settings=settings, box=True, rivals=("jpeg2000",)
+    )
+    source = load_picture(data / "images" / "two.png", 160)
+    rival = PICTURE_CODERS["jpeg2000"].code_within(source, 800, container=False)
+    assert rival is not None
+
+    def squared(picture: Image.Image) -> np.ndarray:
+        return np.square(np.asarray(source, float) - np.asarray(picture, float)).mean(2)
+
+    inside, whole = [], []
+    for box, question in (((0, 16, 80, 128), "cat"), ((80, 16, 80, 128), "cup")):
+        drawn = EncoderSettings(bits=6400, boxes=(Box(*box),))
+        ours = squared(two.decode(two.encode(source, f"Is there a {question}?", drawn)))
+        theirs = squared(rival.decoded)
+        x, y, width, height = box
+        part = slice(y, y + height), slice(x, x + width)
+        inside.append(10 * math.log10(theirs[part].mean() / ours[part].mean()))
+        whole.append(10 * math.log10(theirs.mean() / ours.mean()))
+    found = report.to_json()["rivals"]["jpeg2000"]
+    assert found["objects"] == 2
+    assert found["gain_db"] == pytest.approx(np.mean(inside), abs=0.02)
+    assert found["whole_gain_db"] == pytest.approx(np.mean(whole), abs=0.02)
+    assert found["inside_db"] == pytest.approx(found["codec_inside_db"] - found["gain_db"])
+    assert found["gain_db"] > 2
+    assert report.to_json()["box"] is True
 
 
 def test_photos_without_a_pair_are_refused(codec: Codec, data: Path) -> None:

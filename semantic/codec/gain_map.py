@@ -18,7 +18,9 @@ IntArray = NDArray[np.int64]
 # A gain is this many steps per neper, counted from the lowest.
 GAIN_UNIT = 256
 LOWEST_LOG_GAIN = -3.0
-# Above this the networks were not trained.
+# A map lowers no gain further than this: below, what the networks add in the dark shows as grain.
+LEAST_GAIN = int((-2.4 - LOWEST_LOG_GAIN) * GAIN_UNIT)
+# Above this they were not trained.
 HIGHEST_GAIN = int((1.6 - LOWEST_LOG_GAIN) * GAIN_UNIT)
 NO_DETAIL = (1 << 11) - 1
 _LEVEL_STEP = GAIN_UNIT // 4
@@ -50,7 +52,8 @@ def levels_from_weights(weights: NDArray[np.float64]) -> IntArray:
 
 def total_gains(gain: IntArray, levels: IntArray) -> IntArray:
     """Gain of every position from that of its slice and its level in the map, within what was trained."""
-    return np.clip(gain + _LEVEL_STEP * levels, 0, HIGHEST_GAIN)
+    least = np.minimum(gain, LEAST_GAIN)
+    return np.minimum(np.maximum(gain + _LEVEL_STEP * levels, least), HIGHEST_GAIN)
 
 
 def log_gains(gains: IntArray) -> NDArray[np.float32]:

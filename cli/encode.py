@@ -46,7 +46,7 @@ def encode(
     from dataclasses import replace
 
     from cli.encoder_settings import settings_of
-    from cli.loopback import as_overrides
+    from cli.loopback import as_overrides, find_asked
     from sdr_config.load import load_profile
     from semantic.index_frame import check_query
 
@@ -59,7 +59,7 @@ def encode(
         "codec.air_time_ms": air_time_ms,
         "codec.focus": focus,
         "codec.max_side": max_side,
-        "codec.search_steps": search_steps,
+        "codec.search_steps": search_steps or None,
         "codec.search_likeness": search_likeness,
     }
     settings = settings_of(load_profile(profile, as_overrides(values)), boxes)
@@ -70,11 +70,16 @@ def encode(
 
     from semantic.codec.loader import load_codec
     from semantic.pictures import read_picture
+    from semantic.question import LANGUAGE_NOTE
 
     console = make_console()
     with console.status("encoding"):
         codec = load_codec(checkpoint, device)
-        frame = codec.encode(read_picture(image), query, settings, frame_id)
+        picture = read_picture(image)
+        frame = codec.encode(picture, query, settings, frame_id)
+        found = find_asked(codec, codec.prepare(picture, max_side), query, settings)
+    if found is not None and not found.language_known[0]:
+        console.print(LANGUAGE_NOTE, markup=False)
     atomic_write(output, frame.to_bytes())
     width, height = frame.picture_size or (0, 0)
     console.print(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import options
-from cli.output import make_console, print_json
+from cli.output import make_console, make_folder, print_json
 
 if TYPE_CHECKING:
     from semantic.codec_config import Recipe
@@ -152,6 +152,7 @@ def _train_detail(
     if threads is not None:
         torch.set_num_threads(threads)
     recipe = read_detail_recipe(recipe_file)
+    make_folder(output)
     base_file = recipe.base
     if base_file.name == str(base_file):
         base_file = CHECKPOINT_FOLDER / base_file

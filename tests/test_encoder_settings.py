@@ -45,8 +45,9 @@ def test_time_counts_the_gaps() -> None:
 
 def test_keys_reach_the_encoder() -> None:
     overrides = ["codec.focus=0.3", "codec.max_side=200", "codec.base_copies=false"]
-    settings = settings_of(load_profile("loopback", overrides), ["1,2,3,4", "5,6,7,8"])
+    settings = settings_of(load_profile("loopback", overrides))
     assert (settings.focus, settings.max_side, settings.base_copies) == (0.3, 200, False)
+    settings = settings_of(load_profile("loopback"), ["1,2,3,4", "5,6,7,8"])
     assert settings.boxes == (Box(1, 2, 3, 4), Box(5, 6, 7, 8))
     assert settings.bits is None
     with pytest.raises(IndexFrameError, match="box"):
@@ -86,6 +87,9 @@ def test_the_air_takes_what_was_asked_for(capsys: pytest.CaptureFixture[str]) ->
         (["--symbols", "5000", "--bits-per-pixel", "1"], "expected one budget"),
         (["--bits", "4000", "--symbols", "5000"], "expected one budget"),
         (["--box", "1,2,3"], "box"),
+        (["--box", "0,0,9,9", "--focus", "1"], "expected one of them"),
+        (["--bits", "7"], "bits: expected 8"),
+        (["--bits-per-pixel", "0.00001"], "is not one byte"),
         (["--box", "5000,0,10,10"], "outside the picture"),
         (["--max-side", "8"], "max_side"),
         (["--search-steps", "3"], "has no search"),

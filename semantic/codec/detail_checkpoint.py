@@ -207,6 +207,8 @@ def load_detail(detail: DetailLayer, file: Path) -> None:
     Raises:
         WeightsError: a file that is missing, damaged or of other sizes.
     """
+    if file.exists() and not is_two_layer(file):
+        raise WeightsError(f"{file}: cannot be taken up (no checkpoint of a two-layer codec)")
     try:
         with safe_open(file, framework="pt", device="cpu") as opened:
             packed = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118

@@ -637,8 +637,10 @@ def _fill(slices: Sequence[NDArray[np.uint8]], rooms: IntArray) -> NDArray[np.ui
     """Slices one after the other, each filled up with zeros."""
     lengths = np.array([len(bits) for bits in slices])
     if (lengths > rooms).any():
+        least = 8 * -(-int(lengths.max() * len(rooms)) // 8)
+        cut = "" if len(rooms) == 1 else f" in {len(rooms)} code blocks"
         raise IndexFrameError(
-            f"{rooms.sum()} bits in {len(rooms)} slices: the base layer alone takes {lengths.sum()}"
+            f"{rooms.sum()} bits{cut} are too few: the base layer alone takes {least}"
         )
     parts = [
         np.concatenate([bits, np.zeros(room - len(bits), np.uint8)])

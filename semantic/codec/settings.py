@@ -72,8 +72,12 @@ class EncoderSettings:
     max_side: int | None = None
 
     def __post_init__(self) -> None:
-        if self.bits is not None and not 1 <= self.bits <= MAX_PAYLOAD_BITS:
-            raise IndexFrameError(f"bits: expected 1..{MAX_PAYLOAD_BITS}, got {self.bits}")
+        if self.bits is not None and not 8 <= self.bits <= MAX_PAYLOAD_BITS:
+            raise IndexFrameError(f"bits: expected 8..{MAX_PAYLOAD_BITS}, got {self.bits}")
+        if self.boxes and self.focus is not None:
+            raise IndexFrameError(
+                "focus: decides nothing where boxes are given; expected one of them"
+            )
         if self.bits_per_pixel is not None and not 0 < self.bits_per_pixel < math.inf:
             raise IndexFrameError(
                 f"bits per pixel: expected more than 0, got {self.bits_per_pixel:g}"
@@ -98,8 +102,15 @@ class EncoderSettings:
             width: in pixels.
             height: likewise.
             usual: bits per pixel where neither number is given.
+
+        Raises:
+            IndexFrameError: less than a byte.
         """
         bits = self.bits
         if bits is None:
             bits = int((self.bits_per_pixel or usual) * width * height + 1e-6)
+            if bits < 8:
+                raise IndexFrameError(
+                    f"bits per pixel: {self.bits_per_pixel:g} of {width}x{height} pixels is not one byte"
+                )
         return min(bits, MAX_PAYLOAD_BITS) // 8 * 8

@@ -127,6 +127,7 @@ class TwoLayerCodec:
             IndexFrameError: a photo smaller than 16 pixels a side, then or before.
         """
         picture = to_rgb(picture)
+        photo = picture.size
         longest = min(max_side or MAX_SIDE, MAX_SIDE)
         if max(picture.size) > longest:
             factor = longest / max(picture.size)
@@ -134,8 +135,8 @@ class TwoLayerCodec:
             picture = picture.resize((width, height), Image.Resampling.LANCZOS)
         if min(picture.size) < MINIMUM_SIDE:
             raise IndexFrameError(
-                f"a picture of {picture.width}x{picture.height} pixels, expected at least "
-                f"{MINIMUM_SIDE} a side"
+                f"a photo of {photo[0]}x{photo[1]} pixels is {picture.width}x{picture.height} with the "
+                f"longest side at {longest}: expected at least {MINIMUM_SIDE} a side"
             )
         return picture
 

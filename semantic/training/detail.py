@@ -96,6 +96,8 @@ def train_detail(
     output.mkdir(parents=True, exist_ok=True)
     base_layer = BaseLayer(base)
     base_id = base.geometry.codec_id
+    if init_from is not None:  # before the hours that follow
+        load_detail(DetailLayer(base_layer.codewords(), recipe.detail.config()), init_from)
     bases = make_base_pictures(output, base_layer, base_id, photos, watch_base)
     run = _start(recipe, base_layer, photos, bases, base.device, init_from)
     state_file = output / STATE_FILE

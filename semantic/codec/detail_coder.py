@@ -58,6 +58,7 @@ _SOLVING_ROUNDS, _FITTING_ROUNDS = 6, 10
 # A slice may be this much shorter than its room, as a share or in bits, before another round is spent on it.
 _CLOSE_ENOUGH, _CLOSE_BITS = 0.004, 16
 _SPARE_BITS = 4
+_FORECAST_ROWS = 800
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ class _Trial:
 class _Forecast:
     """What a trial would have cost at other gains: errors grow with them, and so do the scales expected.
 
+    Of large pictures every few rows one stands for its neighbours.
+
     Args:
         trial: of which every row is in a pass.
         models: probabilities of residuals.
@@ -136,11 +139,14 @@ class _Forecast:
 
     def __init__(self, trial: _Trial, models: ResidualModels) -> None:
         self._trial, self._table = trial, models.bits.reshape(-1)
-        self._rows = np.concatenate(
-            [np.repeat(step.rows, np.ptp(step.channels)) for step, _, _ in trial.steps]
-        )
-        self._errors = np.abs(np.concatenate([error.reshape(-1) for error in trial.errors]))
-        levels = [level.reshape(-1) for _, _, level in trial.steps]
+        stride = max(1, len(trial.row_gains) // _FORECAST_ROWS)
+        rows, errors, levels = [], [], []
+        for (step, _, level), error in zip(trial.steps, trial.errors, strict=True):
+            some = step.rows % stride == 0
+            rows.append(np.repeat(step.rows[some], np.ptp(step.channels)))
+            errors.append(np.abs(error[some]).reshape(-1))
+            levels.append(level[some].reshape(-1))
+        self._rows, self._errors = np.concatenate(rows), np.concatenate(errors)
         self._levels = np.concatenate(levels).astype(np.float32)
         # Rounding to save bits is in the trial and not in the forecast.
         as_is = self._of_slices(self._row_bits(trial.row_gains))

@@ -20,8 +20,8 @@ GAIN_UNIT = 256
 LOWEST_LOG_GAIN = -3.0
 # A map lowers no gain further than this: below, what the networks add in the dark shows as grain.
 LEAST_GAIN = int((-2.4 - LOWEST_LOG_GAIN) * GAIN_UNIT)
-# Trained up to 1.6; smooth photos at a bit per pixel gain by going on a little.
-HIGHEST_GAIN = int((2.2 - LOWEST_LOG_GAIN) * GAIN_UNIT)
+# Above this they were not trained.
+HIGHEST_GAIN = int((1.6 - LOWEST_LOG_GAIN) * GAIN_UNIT)
 NO_DETAIL = (1 << 11) - 1
 _LEVEL_STEP = GAIN_UNIT // 4
 MAX_LEVEL = 12

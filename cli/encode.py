@@ -45,8 +45,7 @@ def encode(
     """
     from dataclasses import replace
 
-    from cli.encoder_settings import settings_of
-    from cli.loopback import as_overrides, find_asked
+    from cli.encoder_settings import as_overrides, settings_of
     from sdr_config.load import load_profile
     from semantic.index_frame import check_query
 
@@ -75,10 +74,8 @@ def encode(
     console = make_console()
     with console.status("encoding"):
         codec = load_codec(checkpoint, device)
-        picture = read_picture(image)
-        frame = codec.encode(picture, query, settings, frame_id)
-        found = find_asked(codec, codec.prepare(picture, max_side), query, settings)
-    if found is not None and not found.language_known[0]:
+        frame = codec.encode(read_picture(image), query, settings, frame_id)
+    if not codec.language_known(query):
         console.print(LANGUAGE_NOTE, markup=False)
     atomic_write(output, frame.to_bytes())
     width, height = frame.picture_size or (0, 0)

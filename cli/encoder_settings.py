@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blocks.modem import waveform as wf
 from blocks.modem.budget import payload_bits_within
 from semantic.codec.settings import Box, EncoderSettings
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from sdr_config.schema import Profile
+    from semantic.codec.loader import PictureCodec
+    from semantic.relevance import Found
 
 
 def settings_of(profile: Profile, boxes: Sequence[str] | None = None) -> EncoderSettings:
@@ -44,3 +49,23 @@ def settings_of(profile: Profile, boxes: Sequence[str] | None = None) -> Encoder
         base_copies=wanted.base_copies,
         max_side=wanted.max_side,
     )
+
+
+def find_asked(
+    codec: PictureCodec, source: Image.Image, query: str, settings: EncoderSettings
+) -> Found | None:
+    """Where the question points and how far that is trusted; None where it decides nothing."""
+    from semantic.codec.two_layer import TwoLayerCodec
+
+    asked = settings.focus is None or settings.focus > 0
+    if isinstance(codec, TwoLayerCodec) and asked and not settings.boxes and codec.usual_focus > 0:
+        return codec.find(source, query)
+    return None
+
+
+def as_overrides(values: dict[str, Any]) -> list[str]:
+    """Command-line options as ``key=value`` overrides of a profile, where they are given.
+
+    JSON is YAML, so numbers keep their type; a NaN reads as the text it is and the schema refuses it.
+    """
+    return [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]

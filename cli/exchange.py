@@ -67,8 +67,7 @@ def send(
     overrides: options.Overrides = None,
 ) -> None:
     """Encode photos and hand them to the transmitter of a profile (uoisc tx)."""
-    from cli.encoder_settings import settings_of
-    from cli.loopback import as_overrides
+    from cli.encoder_settings import as_overrides, settings_of
     from semantic.index_frame import check_query
 
     query = None if query is None else check_query(query)
@@ -230,7 +229,8 @@ def receive(
                 done += frame is not None and _decode(frame, codec, output, console)
     finally:
         context.destroy(linger=0)
-    dropped = ", ".join(f"{n} {name}" for name, n in reader.to_json().items() if n)
+    counts = {**reader.to_json(), "slices_damaged": codec.slices_damaged}
+    dropped = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
     console.print(f"{done} pictures" + (f", dropped: {dropped}" if dropped else ""), markup=False)
 
 

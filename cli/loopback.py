@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from cli.link import LinkReport
-    from semantic.codec.loader import PictureCodec
-    from semantic.codec.settings import EncoderSettings
     from semantic.relevance import Found
 
 _PICTURES = ("source.png", "received.png", "side_by_side.png", "constellation.png")
@@ -68,7 +66,7 @@ def loopback(
     as_json: options.Json = False,
 ) -> None:
     """Send a photo through the simulated link and show what arrives."""
-    from cli.encoder_settings import settings_of
+    from cli.encoder_settings import as_overrides, find_asked, settings_of
     from sdr_config.load import ConfigError, load_profile
     from semantic.index_frame import check_query
 
@@ -143,26 +141,6 @@ def loopback(
         print_json(values)
     else:
         make_console(stderr=False).print(report_table(values))
-
-
-def find_asked(
-    codec: PictureCodec, source: Image.Image, query: str, settings: EncoderSettings
-) -> Found | None:
-    """Where the question points and how far that is trusted; None where it decides nothing."""
-    from semantic.codec.two_layer import TwoLayerCodec
-
-    asked = settings.focus is None or settings.focus > 0
-    if isinstance(codec, TwoLayerCodec) and asked and not settings.boxes and codec.usual_focus > 0:
-        return codec.find(source, query)
-    return None
-
-
-def as_overrides(values: dict[str, Any]) -> list[str]:
-    """Command-line options as ``key=value`` overrides of a profile, where they are given.
-
-    JSON is YAML, so numbers keep their type; a NaN reads as the text it is and the schema refuses it.
-    """
-    return [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
 
 
 def parse_taps(text: str) -> list[list[float]]:

@@ -81,8 +81,12 @@ class PatchTextMapper(nn.Module):
             ValueError: not one query per picture.
         """
         maps = self(pictures, queries, grid)
-        known = tuple(is_english(query, self.knows_word) for query in queries)
+        known = tuple(self.language_known(query) for query in queries)
         return Found(maps, torch.tensor(known).to(maps), known)
+
+    def language_known(self, query: str) -> bool:
+        """Whether a query reads as English."""
+        return is_english(query, self.knows_word)
 
     @torch.inference_mode()
     def patch_vectors(self, pictures: Tensor) -> Tensor:

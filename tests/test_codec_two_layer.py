@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -138,7 +137,7 @@ def test_a_lost_block_costs_its_own_part(codec: TwoLayerCodec) -> None:
         assert 0.4 < inside.mean() < 0.95
         arrived = np.square(shown - source).mean(2)[inside].mean()
         # Errors reach a little over the border.
-        assert arrived < 2.2 * np.square(whole - source).mean(2)[inside].mean() + 4
+        assert arrived < 2.0 * np.square(whole - source).mean(2)[inside].mean() + 4
         # What is missing is still there coarsely, and is not there at all without copies.
         without = codec.encode(photo, QUERY, replace(settings, base_copies=False))
         bare = codec.receive(received(without, block_of(without, number, blocks)))
@@ -147,7 +146,7 @@ def test_a_lost_block_costs_its_own_part(codec: TwoLayerCodec) -> None:
         coarse = np.square(shown - source).mean(2)[~inside].mean()
         assert found.tokens_known.all()
         assert not bare.tokens_known.all()
-        assert coarse < 0.7 * np.square(grey - source).mean(2)[empty].mean()
+        assert coarse < 0.65 * np.square(grey - source).mean(2)[empty].mean()
     nothing = received(frame, np.ones(25_600, np.bool_))
     with pytest.raises(NothingReceivedError):
         codec.decode(nothing)
@@ -156,8 +155,10 @@ def test_a_lost_block_costs_its_own_part(codec: TwoLayerCodec) -> None:
 def test_damage_is_counted_and_shown_as_lost(codec: TwoLayerCodec, photo: Image.Image) -> None:
     frame = codec.encode(photo, QUERY, EncoderSettings(bits=25_600))
     hit = received(frame, flips=(3000,))
+    before = codec.slices_damaged
     found = codec.receive(hit)
     assert (found.damaged, found.slices) == (1, 4)
+    assert codec.slices_damaged == before + 1
     assert not found.inside.all()
     assert psnr_db(photo, codec.decode(hit)) > 15
 
@@ -237,7 +238,6 @@ def test_a_megapixel_in_two_gigabytes(tmp_path: Path) -> None:
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     )
     assert int(done.stdout) < 2_000_000
-    assert resource.RUSAGE_SELF == 0
 
 
 # where bits go -----------------------------------------------------------------------------------

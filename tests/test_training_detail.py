@@ -97,13 +97,11 @@ def test_what_is_written_is_a_codec(base: Codec, photos: PhotoSet, tmp_path: Pat
     run = train_detail(
         further, base, photos, tmp_path / "next", init_from=tmp_path / "first" / CHECKPOINT_FILE
     )
-    first = weights(tmp_path / "first" / STATE_FILE)
     average = torch.load(tmp_path / "first" / STATE_FILE, weights_only=True)["average"]
     for name, value in run.layer.state_dict().items():
         if value.is_floating_point():
             step = max(float(average[name].abs().max()) / 64, 1 / 256)
             torch.testing.assert_close(value, average[name], atol=step, rtol=0.01)
-    assert first.keys() == average.keys()
     with pytest.raises(WeightsError, match="cannot be taken up"):
         train_detail(
             recipe(steps=1), base, photos, tmp_path / "none", init_from=tmp_path / "absent"

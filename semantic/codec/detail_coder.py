@@ -245,17 +245,15 @@ class DetailCoder:
         gain, nonzero = self._first_gain(source, layout, room)
         gains = np.full(len(rooms), gain)
         if len(rooms) > 1:
-            # Cut where the coefficients suggest it, then where a trial of that says.
-            for wanted in (nonzero, None):
-                if wanted is None:
-                    trial = self._try(source, layout, gains)
-                    forecast = _Forecast(trial, self._models)
-                    around = self._overhead(source, runs, copies)
-                    total = np.maximum(rooms - around, 1).astype(np.float64)
-                    gains[:] = self._solve_alike(source, trial, forecast, float(total.sum()))
-                    wanted = forecast.row_bits(self._row_gains(source, layout, gains))
-                runs = self._cut(source, wanted, rooms, copies)
-                layout = make_layout(rows, columns, runs)
+            # Cut where the coefficients suggest it, and again where a trial of that says.
+            runs = self._cut(source, nonzero, rooms, copies)
+            layout = make_layout(rows, columns, runs)
+            forecast = _Forecast(self._try(source, layout, gains), self._models)
+            left = np.maximum(rooms - self._overhead(source, runs, copies), 1).sum()
+            gains[:] = self._solve_alike(source, layout, forecast, float(left))
+            wanted = forecast.row_bits(self._row_gains(source, layout, gains))
+            runs = self._cut(source, wanted, rooms, copies)
+            layout = make_layout(rows, columns, runs)
         return self._fit(source, layout, runs, rooms, gains, copies)
 
     def _first_gain(
@@ -274,14 +272,14 @@ class DetailCoder:
         return int(np.clip(gain, 0, gm.HIGHEST_GAIN)), (sizes >= size).sum(1) + 0.5
 
     def _solve_alike(
-        self, source: CodedSource, trial: _Trial, forecast: _Forecast, target: float
+        self, source: CodedSource, layout: SliceLayout, forecast: _Forecast, target: float
     ) -> int:
         """The one gain at which all slices together would have so many bits."""
         low, high = 0, gm.HIGHEST_GAIN
         while high - low > 1:
             middle = (low + high) // 2
-            gains = np.full(trial.layout.slices, middle)
-            bits = forecast.bits(self._row_gains(source, trial.layout, gains)).sum()
+            gains = np.full(layout.slices, middle)
+            bits = forecast.bits(self._row_gains(source, layout, gains)).sum()
             low, high = (middle, high) if bits <= target else (low, middle)
         return low
 
@@ -304,8 +302,9 @@ class DetailCoder:
             forecast = _Forecast(trial, self._models)
             target = np.maximum(rooms - around, 1) * (1 - _CLOSE_ENOUGH / 4)
             found = self._solve(source, trial, forecast, target)
-            # Never stand still above the room.
-            found = np.where(trial.bits + around > rooms, np.minimum(found, gains - 1), found)
+            # Above the room never stand still, but step down ever faster: the last resort is the base alone.
+            lower = np.minimum(found, gains - 2**attempt)
+            found = np.where(trial.bits + around > rooms, lower, found)
             found = np.clip(found, 0, gm.HIGHEST_GAIN)
             # Later rounds are for slices that do not fit yet, not for the last bits.
             close = np.maximum(_CLOSE_BITS, _CLOSE_ENOUGH * rooms) * 2**attempt

@@ -56,6 +56,9 @@ class TwoLayerCodec:
         amp: what shapes pixels computes in bfloat16 when decoding: faster on a GPU. What the bits hang on
             stays in whole numbers.
         compiled: compile what shapes pixels with the first picture; wants a C++ compiler.
+
+    Attributes:
+        slices_damaged: that arrived and did not decode to what was sent, in all frames so far.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class TwoLayerCodec:
         compiled: bool = False,
     ) -> None:
         self.codec_id = codec_id
+        self.slices_damaged = 0
         self._amp = amp
         self.device = base.device
         self._vq = base
@@ -215,6 +219,7 @@ class TwoLayerCodec:
         received = self._coder.decode(data, lost, self._base.segments)
         if received is None:
             raise NothingReceivedError("not one slice of the picture arrived whole")
+        self.slices_damaged += received.damaged
         return received
 
     @torch.inference_mode()
@@ -238,6 +243,10 @@ class TwoLayerCodec:
     def looking_at_itself(self, settings: EncoderSettings) -> str | None:
         """Identity of the judge that a search pleases: nobody, for there is none."""
         return None
+
+    def language_known(self, query: str) -> bool:
+        """Whether a question reads as text that the towers can understand, where they are asked at all."""
+        return self._vq.language_known(query)
 
     def find(self, picture: Image.Image, query: str) -> Found:
         """Where a question points in a picture, on the grid of the gain map, and how far that is trusted.

@@ -67,7 +67,10 @@ class Codec:
 
     Attributes:
         geometries: of every rate, lowest first, the full one last.
+        slices_damaged: always 0, for indices of fixed length have no slices.
     """
+
+    slices_damaged = 0
 
     def __init__(
         self,
@@ -329,6 +332,11 @@ class Codec:
         if not self._relevance:
             self._relevance.append(self._load_relevance())
         return self._relevance[0]
+
+    def language_known(self, query: str) -> bool:
+        """Whether a question reads as text that the towers can understand, where they are asked at all."""
+        mapper = self.relevance_mapper()
+        return mapper is None or mapper.language_known(query)
 
     def _load_relevance(self) -> RelevanceMapper | PatchTextMapper | None:
         towers, backbone = self._model.config.backbone, self._model.backbone

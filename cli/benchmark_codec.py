@@ -50,6 +50,7 @@ def codec(
         bool, typer.Option(help="Rivals also with their whole files counted.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    purpose: options.Purpose = "fidelity",
     checkpoint: options.Checkpoint = None,
     device: options.Device = "auto",
     bf16: Annotated[bool, typer.Option(help="Decode in bfloat16; for GPUs.")] = False,
@@ -78,7 +79,7 @@ def codec(
 
     console = make_console()
     with console.status("loading the codec and the judge") as status:
-        loaded = load_codec(checkpoint, device, amp=bf16, compiled=compiled)
+        loaded = load_codec(checkpoint, device, amp=bf16, compiled=compiled, purpose=purpose)
         judging = load_judge(judge, str(loaded.device))
         settings = EncoderSettings(
             bits_per_pixel=bits_per_pixel,

@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
 def decode(
     frame: Annotated[Path, typer.Argument(metavar="FRAME", help="A file of `uoisc encode`.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Picture to write, e.g. x.png.")],
+    purpose: options.Purpose = "fidelity",
     checkpoint: options.Checkpoint = None,
     device: options.Device = "auto",
 ) -> None:
@@ -33,7 +34,8 @@ def decode(
 
     console = make_console()
     with console.status("decoding"):
-        picture = load_codec(checkpoint, device, towers=False).decode(indices)
+        codec = load_codec(checkpoint, device, towers=False, purpose=purpose)
+        picture = codec.decode(indices)
     atomic_write(output, lambda file: picture.save(file, picture_format))
     missing = "" if indices.complete else f", {100 * indices.erased_fraction:.1f} % of it estimated"
     console.print(f"{output}: {picture.width}x{picture.height} pixels{missing}", markup=False)

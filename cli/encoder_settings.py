@@ -1,4 +1,4 @@
-"""What a profile says about encoding, as the codec takes it: the one place where budgets become bits."""
+"""What a profile says about the codec: which one, and how it encodes. Here budgets become bits."""
 
 from __future__ import annotations
 
@@ -48,6 +48,26 @@ def settings_of(profile: Profile, boxes: Sequence[str] | None = None) -> Encoder
         slice_bits=wf.max_info_bits(sender.mcs) - wf.CODE_BLOCK_CRC_BITS,
         base_copies=wanted.base_copies,
         max_side=wanted.max_side,
+    )
+
+
+def load_codec_of(profile: Profile, *, towers: bool = True) -> PictureCodec:
+    """The codec of a profile.
+
+    Args:
+        profile: of either end.
+        towers: see :func:`semantic.codec.loader.load_codec`; errors as there.
+    """
+    from semantic.codec.loader import load_codec
+
+    wanted = profile.codec
+    return load_codec(
+        wanted.checkpoint,
+        wanted.device,
+        towers=towers,
+        amp=wanted.bf16,
+        compiled=wanted.compiled,
+        purpose=wanted.decode_for,
     )
 
 

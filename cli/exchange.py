@@ -122,7 +122,9 @@ class _Sending:
     @cached_property
     def _codec(self) -> PictureCodec:
         """Loaded with the first photo: frames need none."""
-        return _codec(self._settings)
+        from cli.encoder_settings import load_codec_of
+
+        return load_codec_of(self._settings)
 
     def pause(self, per_second: float | None) -> None:
         """Wait for the next picture's turn."""
@@ -192,11 +194,12 @@ def receive(
     """Decode what the receiver of a profile (uoisc rx) hands on; several may share the work."""
     settings = _load(profile, overrides)
 
+    from cli.encoder_settings import load_codec_of
     from flowgraphs.keys import profile_keys
 
     keys = profile_keys(settings)
     make_folder(output)
-    codec = _codec(settings, towers=False)
+    codec = load_codec_of(settings, towers=False)
 
     import zmq
 
@@ -261,16 +264,3 @@ def _load(profile: str, overrides: list[str] | None) -> Profile:
     from sdr_config.load import load_profile
 
     return load_profile(profile, overrides or [])
-
-
-def _codec(settings: Profile, *, towers: bool = True) -> PictureCodec:
-    from semantic.codec.loader import load_codec
-
-    wanted = settings.codec
-    return load_codec(
-        wanted.checkpoint,
-        wanted.device,
-        towers=towers,
-        amp=wanted.bf16,
-        compiled=wanted.compiled,
-    )

@@ -66,7 +66,7 @@ def loopback(
     as_json: options.Json = False,
 ) -> None:
     """Send a photo through the simulated link and show what arrives."""
-    from cli.encoder_settings import as_overrides, find_asked, settings_of
+    from cli.encoder_settings import as_overrides, find_asked, load_codec_of, settings_of
     from sdr_config.load import ConfigError, load_profile
     from semantic.index_frame import check_query
 
@@ -107,13 +107,12 @@ def loopback(
         make_folder(output)
 
     from cli.link import decoder_of, send_frame
-    from semantic.codec.loader import load_codec
     from semantic.pictures import read_picture
     from semantic.question import LANGUAGE_NOTE
 
     console = make_console()
     with console.status("loading the codec"):
-        codec = load_codec(settings.codec.checkpoint, settings.codec.device)
+        codec = load_codec_of(settings)
     source = codec.prepare(read_picture(image), settings.codec.max_side)
     with console.status("encoding, sending, decoding"):
         started = time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,6 +20,12 @@ Overrides = Annotated[
 Checkpoint = Annotated[
     Path | None,
     typer.Option(help="Trained codec: two_layer (the default), embedded, or a .safetensors file."),
+]
+Purpose = Annotated[
+    Literal["fidelity", "recognition"],
+    typer.Option(
+        "--for", help="What the picture is for: near in every pixel, or showing what is there."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="Where torch computes: auto, cpu, cuda, mps.")]
 BitsPerPixel = Annotated[

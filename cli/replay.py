@@ -191,11 +191,9 @@ def _same_frame(sent: SentFrame, heard: AssembledFrame) -> bool:
 
 def _decode_all(settings: Profile, outcomes: Sequence[Outcome]) -> float | None:
     """As :func:`decode_outcomes`, with the profile's codec."""
-    from semantic.codec.loader import load_codec
+    from cli.encoder_settings import load_codec_of
 
-    wanted = settings.codec
-    codec = load_codec(wanted.checkpoint, wanted.device, towers=False)
-    return decode_outcomes(codec, outcomes)
+    return decode_outcomes(load_codec_of(settings, towers=False), outcomes)
 
 
 def decode_outcomes(codec: PictureCodec, outcomes: Sequence[Outcome]) -> float | None:

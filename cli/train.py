@@ -140,37 +140,42 @@ def _train_detail(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """The detail layer of a two-layer codec."""
+    """The detail layer of a two-layer codec, or a second head for one."""
     import torch
 
+    from semantic.codec.detail_checkpoint import base_file
     from semantic.codec.vq_codec import load_vq_codec
     from semantic.dataset import read_photo_set
     from semantic.geometries import CHECKPOINT_FOLDER
     from semantic.training.detail import CHECKPOINT_FILE, train_detail
-    from semantic.training.detail_recipe import read_detail_recipe
+    from semantic.training.detail_recipe import DetailRecipe, read_detail_recipe
+    from semantic.training.recognition import HEAD_FILE, train_recognition
+    from semantic.training_state import TrainingError
 
     if threads is not None:
         torch.set_num_threads(threads)
     recipe = read_detail_recipe(recipe_file)
+    of_detail = isinstance(recipe, DetailRecipe)
+    if init_from is not None and not of_detail:
+        raise TrainingError(f"{recipe_file}: a head begins as its codec's own, without --init-from")
     make_folder(output)
-    base_file = recipe.base
-    if base_file.name == str(base_file):
-        base_file = CHECKPOINT_FOLDER / base_file
-    base = load_vq_codec(base_file, device, towers=False)
+    start = recipe.base if isinstance(recipe, DetailRecipe) else recipe.codec
+    if start.name == str(start):
+        start = CHECKPOINT_FOLDER / start
+    base = load_vq_codec(start if of_detail else base_file(start), device, towers=False)
     photos = read_photo_set(data, base.config.image_size)
     with _Progress(recipe.training.steps, max_minutes) as progress:
-        train_detail(
-            recipe,
-            base,
-            photos,
-            output,
-            max_minutes=max_minutes,
-            report=progress.report,
-            watch=progress.watch,
-            watch_base=progress.watch_base,
-            init_from=init_from,
-        )
-    _conclude(output / CHECKPOINT_FILE, as_json)
+        common: dict[str, Any] = {
+            "max_minutes": max_minutes,
+            "report": progress.report,
+            "watch": progress.watch,
+            "watch_base": progress.watch_base,
+        }
+        if isinstance(recipe, DetailRecipe):
+            train_detail(recipe, base, photos, output, init_from=init_from, **common)
+        else:
+            train_recognition(recipe, start, base, photos, output, **common)
+    _conclude(output / (CHECKPOINT_FILE if of_detail else HEAD_FILE), as_json)
 
 
 def _set_torch_up(recipe: Recipe, threads: int | None) -> None:
@@ -182,6 +187,10 @@ def _set_torch_up(recipe: Recipe, threads: int | None) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # accelerate would choose otherwise
     if recipe.training.arithmetic(fast_bf16=True) != "fp32":
         torch.set_float32_matmul_precision("medium")
+
+
+# What the different kinds of training call the PSNR on the held-out photos.
+_PSNR_KEYS = ("validation_psnr_db", "psnr_db_at_0", "psnr_db_at_-0.9")
 
 
 def _conclude(file: Path, as_json: bool) -> None:
@@ -196,7 +205,7 @@ def _conclude(file: Path, as_json: bool) -> None:
     if as_json:
         print_json({"checkpoint": str(file), "codec_id": metadata["codec_id"], "metrics": metrics})
         return
-    psnr_db = metrics.get("validation_psnr_db", metrics.get("psnr_db_at_0"))
+    psnr_db = next(metrics[key] for key in _PSNR_KEYS if key in metrics)
     make_console().print(
         f"{file}: codec {metadata['codec_id']}, {psnr_db:.2f} dB on the held-out photos after "
         f"{metrics['steps']:.0f} steps",

@@ -238,6 +238,11 @@ class Codec(Section):
         description="how much that search minds how a picture looks to the image tower, beside its squared "
         "error; none means as measured best",
     )
+    decode_for: Literal["fidelity", "recognition"] = Field(
+        default="fidelity",
+        description="what received pictures are for: near the photo in every pixel, or showing what is "
+        "there, which at few bits is something else",
+    )
     bf16: bool = Field(
         default=False,
         description="the receiver decodes in bfloat16: for GPUs; pictures stay the same to about a level",

@@ -98,7 +98,7 @@ def test_what_is_written_is_a_codec(base: Codec, photos: PhotoSet, tmp_path: Pat
         further, base, photos, tmp_path / "next", init_from=tmp_path / "first" / CHECKPOINT_FILE
     )
     average = torch.load(tmp_path / "first" / STATE_FILE, weights_only=True)["average"]
-    for name, value in run.layer.state_dict().items():
+    for name, value in run.task.module.state_dict().items():
         if value.is_floating_point():
             step = max(float(average[name].abs().max()) / 64, 1 / 256)
             torch.testing.assert_close(value, average[name], atol=step, rtol=0.01)
@@ -128,15 +128,15 @@ def test_base_pictures_go_on_where_they_were(base: Codec, photos: PhotoSet, tmp_
 
 def test_losses_fall_and_gains_are_paid_for(base: Codec, photos: PhotoSet, tmp_path: Path) -> None:
     run = train_detail(recipe(steps=30), base, photos, tmp_path)
-    config = run.recipe.training
+    config = recipe().training
     batch = draw_batch(photos, run.bases, np.arange(4), config, np.random.default_rng(0))
     assert batch.log_gain.shape == batch.sent.shape == batch.arrived.shape == (4, 1, 8, 8)
     assert bool((batch.arrived <= batch.sent).all())
     torch.manual_seed(0)
-    after = detail_loss(run.layer, batch, config)[1]["loss"]
+    after = detail_loss(run.task.module, batch, config)[1]["loss"]
     fresh = train_detail(recipe(steps=1, learning_rate=1e-9), base, photos, tmp_path / "fresh")
     torch.manual_seed(0)
-    assert after < 0.9 * detail_loss(fresh.layer, batch, config)[1]["loss"]
+    assert after < 0.9 * detail_loss(fresh.task.module, batch, config)[1]["loss"]
 
 
 def test_too_few_photos(base: Codec, photos: PhotoSet, tmp_path: Path) -> None:

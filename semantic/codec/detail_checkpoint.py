@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,6 +25,9 @@ from semantic.codec.base_layer import BaseLayer
 from semantic.codec.detail_layer import DetailConfig, DetailLayer
 from semantic.codec.entropy import EntropyError, ResidualModels
 from semantic.codec.integer_prior import PriorError
+from semantic.codec.packed_weights import EXPONENT, pack_matrix, replace_file, unpack_weights
+from semantic.codec.recognition_head import RecognitionHead, head_file, load_head
+from semantic.codec.settings import Purpose
 from semantic.codec.two_layer import TwoLayerCodec
 from semantic.codec.vq_codec import Codec, load_vq_codec
 from semantic.geometries import CHECKPOINT_FOLDER
@@ -34,7 +36,6 @@ FORMAT = "uo-isc-two-layer-1"
 TWO_LAYER_CHECKPOINT = CHECKPOINT_FOLDER / "two_layer.safetensors"
 
 _TABLE = "residual_table"
-_EXPONENT = ".exponent"
 # Follows from the base layer.
 _CODEWORDS = "prior.codewords"
 
@@ -49,30 +50,12 @@ def pack_tensors(detail: DetailLayer, table: np.ndarray) -> dict[str, Tensor]:
         if name.startswith("prior.") and name.endswith(".linear.weight"):
             packed[name] = (torch.round(value * fp.LINEAR_UNIT) / fp.LINEAR_UNIT).half()
         elif name.startswith("prior.") and name.endswith(".weight"):
-            exponents = fp.weight_exponents(value)
-            scale = torch.exp2(exponents).view(-1, *[1] * (value.dim() - 1))
-            whole = torch.round(value * scale).clamp(-fp.WEIGHT_LIMIT, fp.WEIGHT_LIMIT)
-            packed[name] = whole.to(torch.int8)
-            packed[name + _EXPONENT] = exponents.to(torch.int8)
+            packed[name], packed[name + EXPONENT] = pack_matrix(value)
         elif name.startswith("prior.") or value.dim() < 2:
             packed[name] = value
         else:
             packed[name] = value.half()
     return {name: tensor.contiguous() for name, tensor in packed.items()}
-
-
-def unpack_tensors(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Inverse of :func:`pack_tensors`, without the table: a ``state_dict`` but for the base's codewords."""
-    state = {}
-    for name, tensor in packed.items():
-        if name == _TABLE or name.endswith(_EXPONENT):
-            continue
-        exponents = packed.get(name + _EXPONENT)
-        value = tensor.float()
-        if exponents is not None:
-            value = value / torch.exp2(exponents.float()).view(-1, *[1] * (value.dim() - 1))
-        state[name] = value
-    return state
 
 
 def compute_codec_id(config: DetailConfig, base_id: str, tensors: Mapping[str, Tensor]) -> str:
@@ -115,16 +98,10 @@ def write_two_layer(
         "base_id": base[1],
         "training": json.dumps(training),
     }
-    _replace(file, save(tensors, metadata))
+    replace_file(file, save(tensors, metadata))
     text = json.dumps({"codec_id": codec_id, "stream": True}, indent=2) + "\n"
-    _replace(file.with_suffix(".json"), text.encode())
+    replace_file(file.with_suffix(".json"), text.encode())
     return codec_id
-
-
-def _replace(file: Path, data: bytes) -> None:
-    temporary = file.with_name(file.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, file)
 
 
 def is_two_layer(file: Path) -> bool:
@@ -159,6 +136,7 @@ def load_two_layer(
     towers: bool = True,
     amp: bool = False,
     compiled: bool = False,
+    purpose: Purpose = "fidelity",
 ) -> TwoLayerCodec:
     """Load the two-layer codec.
 
@@ -168,10 +146,26 @@ def load_two_layer(
         towers: False leaves the frozen towers until something is encoded.
         amp: see :class:`~semantic.codec.two_layer.TwoLayerCodec`.
         compiled: likewise.
+        purpose: what decoded pictures are for; the head for recognition lies beside the checkpoint.
 
     Raises:
         WeightsError: a file that is missing, damaged or altered.
     """
+    config, base_id, claimed, packed = _read(file)
+    base = load_vq_codec(base_file(file), device, towers=False, amp=amp)
+    if base.geometry.codec_id != base_id:
+        raise WeightsError(
+            f"{file}: the base layer beside it is codec {base.geometry.codec_id}, expected {base_id}"
+        )
+    head = load_head(head_file(file), claimed) if purpose == "recognition" else None
+    codec = _build(file, base, config, packed, claimed, head, amp=amp, compiled=compiled)
+    if towers:
+        codec.load_towers()
+    return codec
+
+
+def _read(file: Path) -> tuple[DetailConfig, str, str, dict[str, Tensor]]:
+    """Sizes, ``codec_id`` of the base and of the whole, and tensors of a checkpoint, checked."""
     try:
         with safe_open(file, framework="pt", device="cpu") as opened:
             metadata = opened.metadata() or {}
@@ -190,15 +184,26 @@ def load_two_layer(
         raise WeightsError(
             f"{file}: contents give codec_id {found}, the file claims {claimed}; it is damaged or was altered"
         )
-    base = load_vq_codec(base_file(file), device, towers=False, amp=amp)
-    if base.geometry.codec_id != base_id:
-        raise WeightsError(
-            f"{file}: the base layer beside it is codec {base.geometry.codec_id}, expected {base_id}"
-        )
-    codec = _build(file, base, config, packed, claimed, amp=amp, compiled=compiled)
-    if towers:
-        codec.load_towers()
-    return codec
+    return config, base_id, claimed, packed
+
+
+def load_detail_of(file: Path, base: BaseLayer) -> tuple[DetailLayer, str]:
+    """The detail layer of a checkpoint alone, and its ``codec_id``.
+
+    Args:
+        file: a checkpoint of :func:`write_two_layer`.
+        base: its base layer.
+
+    Raises:
+        WeightsError: a file that is missing, damaged or of another base.
+    """
+    config, _, codec_id, packed = _read(file)
+    detail = DetailLayer(base.codewords(), config)
+    try:
+        _take_up(detail, packed)
+    except (KeyError, RuntimeError) as error:
+        raise WeightsError(f"{file}: tensors do not fit ({error})") from None
+    return detail.eval(), codec_id
 
 
 def load_detail(detail: DetailLayer, file: Path) -> None:
@@ -218,7 +223,8 @@ def load_detail(detail: DetailLayer, file: Path) -> None:
 
 
 def _take_up(detail: DetailLayer, packed: Mapping[str, Tensor]) -> None:
-    detail.load_state_dict({_CODEWORDS: detail.prior.codewords, **unpack_tensors(packed)})
+    weights = {name: value for name, value in packed.items() if name != _TABLE}
+    detail.load_state_dict({_CODEWORDS: detail.prior.codewords, **unpack_weights(weights)})
 
 
 def _build(
@@ -227,6 +233,7 @@ def _build(
     config: DetailConfig,
     packed: Mapping[str, Tensor],
     codec_id: str,
+    head: RecognitionHead | None,
     *,
     amp: bool,
     compiled: bool,
@@ -235,6 +242,6 @@ def _build(
         detail = DetailLayer(BaseLayer(base).codewords(), config)
         _take_up(detail, packed)
         models = ResidualModels(packed[_TABLE].numpy())
-        return TwoLayerCodec(base, detail, models, codec_id, amp=amp, compiled=compiled)
+        return TwoLayerCodec(base, detail, models, codec_id, head, amp=amp, compiled=compiled)
     except (KeyError, RuntimeError, ValueError, EntropyError, PriorError) as error:
         raise WeightsError(f"{file}: tensors do not fit ({error})") from None

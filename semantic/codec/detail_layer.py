@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,11 @@ class Correction(nn.Module):
         self.last = nn.Conv2d(width, outputs, 1)
         _zero(self.last)
 
+    @classmethod
+    def of_decoder(cls, width: int, blocks: int) -> Correction:
+        """What a decoder adds to received coefficients."""
+        return cls(CHANNELS + COARSE_CHANNELS + 2, CHANNELS, width, blocks)
+
     def forward(self, x: Tensor) -> Tensor:
         """``[B, inputs, h, w]`` -> ``[B, outputs, h, w]``."""
         hidden = self.first(x)
@@ -109,6 +115,18 @@ class Refinement(nn.Module):
         return functional.pixel_shuffle(self.last(functional.gelu(hidden)), 2)
 
 
+class Head(Protocol):
+    """What makes a picture from coefficients: the layer's own networks, or others of the same form."""
+
+    @property
+    def decoder(self) -> nn.Module:
+        """A :class:`Correction`."""
+
+    @property
+    def refine(self) -> nn.Module:
+        """A :class:`Refinement`."""
+
+
 class DetailLayer(nn.Module):
     """Transform, quantiser and prior.
 
@@ -126,7 +144,7 @@ class DetailLayer(nn.Module):
         inputs = CHANNELS + COARSE_CHANNELS + 2
         width = config.transform_width
         self.encoder = Correction(inputs, CHANNELS, width, 2)
-        self.decoder = Correction(inputs, CHANNELS, width, 3)
+        self.decoder = Correction.of_decoder(width, 3)
         self.refine = Refinement(config.refine_width)
         self.prior = DetailPrior(codewords, config.prior_width)
 
@@ -156,17 +174,33 @@ class DetailLayer(nn.Module):
         inputs = [left, base_bands[:, :COARSE_CHANNELS], log_gain, inside.to(left)]
         return left * log_gain.exp() + self.encoder(torch.cat(inputs, 1)).float()
 
-    def synthesise(self, values: Tensor, base: Tensor, log_gain: Tensor, inside: Tensor) -> Tensor:
-        """Picture from quantised coefficients; arguments as for :meth:`analyse`, not clipped."""
+    def synthesise(
+        self,
+        values: Tensor,
+        base: Tensor,
+        log_gain: Tensor,
+        inside: Tensor,
+        head: Head | None = None,
+    ) -> Tensor:
+        """Picture from quantised coefficients, not clipped.
+
+        Args:
+            values: float32 ``[B, 192, H/8, W/8]``.
+            base: as for :meth:`analyse`.
+            log_gain: likewise.
+            inside: likewise.
+            head: None: the layer's own networks.
+        """
+        head = head or self
         down = torch.exp(-log_gain)
         base_bands = self.bands(base)
         scaled = values * down
         inputs = [scaled, base_bands[:, :COARSE_CHANNELS], log_gain, inside.to(scaled)]
-        corrected = scaled + self.decoder(torch.cat(inputs, 1)).float() * down
+        corrected = scaled + head.decoder(torch.cat(inputs, 1)).float() * down
         bands = (corrected + base_bands * self.base_share) / self.log_step.exp()
         picture = bands_to_picture(bands)
         finest = functional.interpolate(down, scale_factor=STRIDE, mode="nearest")
-        return picture + self.refine(picture, base, log_gain).float() * finest * 8
+        return picture + head.refine(picture, base, log_gain).float() * finest * 8
 
     def forward(
         self,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from semantic.index_frame import MAX_PAYLOAD_BITS, IndexFrameError
+
+# What a decoded picture is for: near the photo in every pixel, or showing what is there.
+Purpose = Literal["fidelity", "recognition"]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from semantic.codec.base_layer import BaseLayer, pad_to_cells
 from semantic.codec.detail_coder import CodedSource, DetailCoder, ReceivedDetail
 from semantic.codec.detail_layer import DetailLayer
 from semantic.codec.entropy import ResidualModels
+from semantic.codec.recognition_head import RecognitionHead
 from semantic.codec.settings import Box, EncoderSettings
 from semantic.codec.vq_codec import Codec, picture_to_tensor, tensor_to_picture
 from semantic.frame.slices import MAX_SIDE, usual_slices
@@ -53,6 +54,7 @@ class TwoLayerCodec:
         detail: trained, in evaluation mode.
         models: probabilities of residuals.
         codec_id: 8 hexadecimal digits.
+        head: what pictures are made with; None: the detail layer's own networks.
         amp: what shapes pixels computes in bfloat16 when decoding: faster on a GPU. What the bits hang on
             stays in whole numbers.
         compiled: compile what shapes pixels with the first picture; wants a C++ compiler.
@@ -67,6 +69,7 @@ class TwoLayerCodec:
         detail: DetailLayer,
         models: ResidualModels,
         codec_id: str,
+        head: RecognitionHead | None = None,
         *,
         amp: bool = False,
         compiled: bool = False,
@@ -78,9 +81,10 @@ class TwoLayerCodec:
         self._vq = base
         self._base = BaseLayer(base)
         self._detail = detail.eval().to(base.device)
+        self._head = None if head is None else head.eval().to(base.device)
         if compiled:
-            self._detail.decoder.compile()
-            self._detail.refine.compile()
+            (self._head or self._detail).decoder.compile()
+            (self._head or self._detail).refine.compile()
         self._coder = DetailCoder(self._detail, models, self._base.bits_per_token, base.device)
 
     @property
@@ -231,7 +235,7 @@ class TwoLayerCodec:
         )
         values, log_gain, inside = planes
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._amp):
-            picture = self._detail.synthesise(values, base, log_gain, inside)
+            picture = self._detail.synthesise(values, base, log_gain, inside, self._head)
         width, height = received.size
         return tensor_to_picture(picture[:, :, :height, :width] / 255)
 
@@ -241,8 +245,8 @@ class TwoLayerCodec:
         return FOCUS if self._vq.usual_focus else 0.0
 
     def looking_at_itself(self, settings: EncoderSettings) -> str | None:
-        """Identity of the judge that a search pleases: nobody, for there is none."""
-        return None
+        """Identity of the judge that the recognition head pleases, where pictures are made with it."""
+        return None if self._head is None else self._vq.tower_identity
 
     def language_known(self, query: str) -> bool:
         """Whether a question reads as text that the towers can understand, where they are asked at all."""

@@ -142,8 +142,13 @@ class Codec:
         (:func:`semantic.judge.refuse_same_judge`).
         """
         likes = settings.search_steps > 0 and settings.search_likeness != 0
+        return self.tower_identity if likes else None
+
+    @property
+    def tower_identity(self) -> str | None:
+        """Identity of a judge over the frozen towers; None where they are no frozen ones."""
         towers = self._model.config.backbone
-        return towers_digest(towers) if likes and not towers.trainable else None
+        return None if towers.trainable else towers_digest(towers)
 
     def load_towers(self) -> None:
         """Load the frozen towers now, not with the first picture to encode.

@@ -13,10 +13,9 @@ from torch import Tensor
 from semantic.dataset import PhotoSet
 from semantic.frame.slices import position_order
 from semantic.training.base_pictures import BasePictures
-from semantic.training.detail_recipe import DetailTraining
+from semantic.training.detail_recipe import Schedule
 
-# Log gains of whole photos, and what a rectangle in every second photo may reach.
-_GAINS = (-2.7, 1.2)
+# What a rectangle in every second photo may reach.
 _RECTANGLE_SPREAD = 1.2
 _GAIN_LIMITS = (-3.0, 1.6)
 
@@ -57,7 +56,7 @@ def draw_batch(
     photos: PhotoSet,
     bases: BasePictures,
     numbers: NDArray[np.int64],
-    config: DetailTraining,
+    config: Schedule,
     random: np.random.Generator,
 ) -> DetailBatch:
     """Photos of these numbers, mirrored or not, each with a gain map and perhaps slices and losses."""
@@ -68,7 +67,7 @@ def draw_batch(
     sent = np.ones(gains.shape, np.bool_)
     arrived = np.ones(gains.shape, np.bool_)
     for n in range(len(rows)):
-        gains[n] = _draw_gains(height, width, random)
+        gains[n] = _draw_gains(height, width, config, random)
         chance = random.random()
         if chance < config.partial:
             sent[n, 0] = _draw_run(height, width, random)
@@ -81,9 +80,12 @@ def draw_batch(
     )  # fmt: skip
 
 
-def _draw_gains(height: int, width: int, random: np.random.Generator) -> NDArray[np.float32]:
+def _draw_gains(
+    height: int, width: int, config: Schedule, random: np.random.Generator
+) -> NDArray[np.float32]:
     """One log gain, in every second photo another one in a rectangle."""
-    gains = np.full((height, width), random.uniform(*_GAINS), np.float32)
+    log_gain = random.uniform(config.least_log_gain, config.most_log_gain)
+    gains = np.full((height, width), log_gain, np.float32)
     if random.random() < 0.5:
         top, left = random.integers(0, height), random.integers(0, width)
         down, across = random.integers(2, height + 1), random.integers(2, width + 1)

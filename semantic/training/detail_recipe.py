@@ -1,4 +1,4 @@
-"""Recipe of the two-layer codec: ``semantic/configs/two_layer.yaml``."""
+"""Recipes of the two-layer codec, ``two_layer*.yaml`` in ``semantic/configs``."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class DetailSizes(_Strict):
         return DetailConfig(**self.model_dump())
 
 
-class DetailTraining(_Strict):
-    """How the detail layer learns.
+class Schedule(_Strict):
+    """What every training run has.
 
     Args:
         seed: of every random draw.
@@ -44,8 +44,7 @@ class DetailTraining(_Strict):
         weight_average: decay of the moving average of the weights, which are what is shipped.
         validation_photos: held out, the last ones of a seeded shuffle.
         validate_every: steps between validations.
-        distortion_weight: of squared error, in grey levels, against one bit per pixel, at gain 1.
-        lost_log_gain: log gain that stands for positions that no slice brings.
+        least_log_gain, most_log_gain: of whole photos; rectangles of others may lie further out.
         partial: share of photos of which only a run of positions is coded.
         lost: share of photos that lose a run of positions on the way.
         bf16: forward passes in bfloat16, the prior's rounding and the transform's sums apart.
@@ -60,11 +59,47 @@ class DetailTraining(_Strict):
     weight_average: Annotated[float, Field(ge=0, lt=1)] = 0.999
     validation_photos: Annotated[int, Field(ge=1)] = 64
     validate_every: Annotated[int, Field(ge=1)] = 1000
-    distortion_weight: Positive = 0.01
-    lost_log_gain: float = -1.6
+    least_log_gain: Annotated[float, Field(ge=-3, le=1.6)] = -2.7
+    most_log_gain: Annotated[float, Field(ge=-3, le=1.6)] = 1.2
     partial: Share = 0.26
     lost: Share = 0.14
     bf16: bool = True
+
+
+class DetailTraining(Schedule):
+    """How the detail layer learns.
+
+    Args:
+        distortion_weight: of squared error, in grey levels, against one bit per pixel, at gain 1.
+        lost_log_gain: log gain that stands for positions that no slice brings.
+    """
+
+    distortion_weight: Positive = 0.01
+    lost_log_gain: float = -1.6
+
+
+class RecognitionTraining(Schedule):
+    """How the recognition head learns.
+
+    Args:
+        pixels: weight of the logarithm of the squared error.
+        likeness: weight of how differently the tower's maps see source and picture.
+        classes: weight of the divergence of what the tower's classifier says of the two.
+        tower_sides: sides in pixels at which the tower looks, one drawn for every step.
+        adversarial_from: share of the schedule after which phase II begins, eq. (14); 1: never.
+        adversarial_weight: of its term, adaptive.
+        adversary_channels: of the discriminator's first layer.
+        adversary_rate: its learning rate.
+    """
+
+    pixels: Positive = 0.3
+    likeness: Positive = 1.0
+    classes: Annotated[float, Field(ge=0)] = 0.15
+    tower_sides: tuple[Annotated[int, Field(ge=32, le=512)], ...] = (160, 192, 224)
+    adversarial_from: Share = 0.75
+    adversarial_weight: Positive = 0.1
+    adversary_channels: Annotated[int, Field(ge=4)] = 32
+    adversary_rate: Positive = 0.0002
 
 
 class DetailRecipe(_Strict):
@@ -82,23 +117,41 @@ class DetailRecipe(_Strict):
     training: DetailTraining = DetailTraining()
 
 
+class RecognitionRecipe(_Strict):
+    """A second decoder head for a two-layer codec.
+
+    Args:
+        codec: checkpoint of the codec, in the folder of shipped checkpoints, or a path.
+        more_blocks: residual blocks that the head has beyond the first one's.
+        training: how it learns.
+    """
+
+    codec: Path
+    more_blocks: Annotated[int, Field(ge=0, le=8)] = 2
+    training: RecognitionTraining = RecognitionTraining()
+
+
 def is_detail_recipe(path: Path) -> bool:
     """Whether a recipe file, or bare name, is one of these."""
     try:
-        return "base" in read_plain_yaml(_file_of(path))
+        keys = read_plain_yaml(_file_of(path))
     except (OSError, ValueError):
         return False  # read_recipe says what is wrong
+    return "base" in keys or isinstance(keys.get("codec"), str)
 
 
-def read_detail_recipe(path: Path) -> DetailRecipe:
+def read_detail_recipe(path: Path) -> DetailRecipe | RecognitionRecipe:
     """Read a recipe; a bare name means a file of ``semantic/configs``.
+
+    One with ``base`` is of a detail layer, one with ``codec`` of a recognition head.
 
     Raises:
         ConfigError: naming the file, the key and what was expected.
     """
     path = _file_of(path)
     try:
-        return DetailRecipe.model_validate(read_plain_yaml(path))
+        keys = read_plain_yaml(path)
+        return (DetailRecipe if "base" in keys else RecognitionRecipe).model_validate(keys)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except ValidationError as error:

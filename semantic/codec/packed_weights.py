@@ -1,0 +1,55 @@
+"""Weights as files keep them: matrices as integers of 8 bits with a power of two for every row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from semantic.codec import fixed_point as fp
+
+EXPONENT = ".exponent"
+
+
+def pack_matrix(value: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers and exponents of a weight ``[out, ...]``: int8, likewise and ``[out]``."""
+    exponents = fp.weight_exponents(value)
+    scale = torch.exp2(exponents).view(-1, *[1] * (value.dim() - 1))
+    whole = torch.round(value * scale).clamp(-fp.WEIGHT_LIMIT, fp.WEIGHT_LIMIT)
+    return whole.to(torch.int8), exponents.to(torch.int8)
+
+
+def pack_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices in 8 bits, everything else as it is."""
+    packed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        value = tensor.detach().cpu()
+        if value.dim() < 2:
+            packed[name] = value
+        else:
+            packed[name], packed[name + EXPONENT] = pack_matrix(value)
+    return {name: tensor.contiguous() for name, tensor in packed.items()}
+
+
+def unpack_weights(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Inverse of :func:`pack_weights`, as float32."""
+    state = {}
+    for name, tensor in packed.items():
+        if name.endswith(EXPONENT):
+            continue
+        exponents = packed.get(name + EXPONENT)
+        value = tensor.float()
+        if exponents is not None:
+            value = value / torch.exp2(exponents.float()).view(-1, *[1] * (value.dim() - 1))
+        state[name] = value
+    return state
+
+
+def replace_file(file: Path, data: bytes) -> None:
+    """Write a file atomically."""
+    temporary = file.with_name(file.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, file)

@@ -48,7 +48,7 @@ def wordnet_words() -> list[str]:
 
 def unknown_words(backbone: Backbone) -> list[str]:
     """Those of :func:`wordnet_words` that are no word pieces of the text tower."""
-    knows = word_test(backbone, shipped=frozenset())
+    knows = word_test(backbone, listed=frozenset())
     return [word for word in wordnet_words() if not knows(word)]
 
 

@@ -514,8 +514,10 @@ def class_texts(
 
 
 def write_class_texts(texts: ClassTexts, tower: TextTowerConfig, file: Path) -> None:
-    """Write text vectors (half precision) with the digest of the tower that made them."""
-    tensors = {"vectors": texts.vectors.half().contiguous(), "classes": texts.classes.short()}
+    """Write text vectors (8 bits a number) with the digest of the tower that made them."""
+    # Of unit length when they are read, so every row may have a scale of its own.
+    whole = torch.round(127 * texts.vectors / texts.vectors.abs().amax(1, keepdim=True))
+    tensors = {"vectors": whole.to(torch.int8).contiguous(), "classes": texts.classes.short()}
     save_file(tensors, file, metadata={"text_tower": _digest(tower)})
 
 

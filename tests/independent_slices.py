@@ -121,18 +121,6 @@ def token_cells(one: Slice) -> list[int]:
     return own + [(last + 1 + n) % (rows * columns) for n in range(one.copied)]
 
 
-def tokens(one: Slice, per_cell: int, width: int) -> tuple[dict[int, list[int]], list[int]]:
-    """Indices of every cell, and the bits behind them."""
-    found: dict[int, list[int]] = {}
-    at = 0
-    for cell in token_cells(one):
-        found[cell] = []
-        for _ in range(per_cell):
-            found[cell].append(int("".join(map(str, one.rest[at : at + width])), 2))
-            at += width
-    return found, one.rest[at:]
-
-
 # --- range coder ---------------------------------------------------------------------------------
 def frequencies(weights: list[float]) -> list[int]:
     total = 0.0
@@ -169,6 +157,24 @@ class RangeDecoder:
             self.low, self.range = self.low * WORD % STATE, self.range * WORD
             self.value = (self.value * WORD + self.word()) % STATE
         return i
+
+
+def read_tokens(
+    one: Slice, coder: RangeDecoder, per_cell: int, weights: dict[tuple[int, int], list[float]]
+) -> tuple[dict[int, list[int]], list[int]]:
+    """Indices of every cell, and all of them as they were read; weights by cell and segment."""
+    columns = cells(one.width, one.height)[1]
+    mine = sorted(set(token_cells(one)))
+    found: dict[int, list[int]] = {cell: [] for cell in mine}
+    read = []
+    waves = sorted({2 * (cell // columns) + cell % columns for cell in mine})
+    for wave in waves:
+        for segment in range(per_cell):
+            for cell in mine:
+                if 2 * (cell // columns) + cell % columns == wave:
+                    read.append(coder.read(frequencies(weights[cell, segment])))
+                    found[cell].append(read[-1])
+    return found, read
 
 
 def read_map(one: Slice, coder: RangeDecoder) -> tuple[dict[int, int], list[int]]:

@@ -19,7 +19,8 @@ from semantic.codec.detail_prior import (
     DetailPrior,
     logistic_bits,
 )
-from semantic.codec.integer_prior import IntegerPrior, Pass, PriorError
+from semantic.codec.exact_products import PriorError
+from semantic.codec.integer_prior import IntegerPrior, Pass
 from semantic.codec.slice_layout import make_layout
 from semantic.codec.wavelet import CHANNELS, GROUPS
 
@@ -32,7 +33,7 @@ def random_prior(width: int = 24) -> DetailPrior:
     """Weights as training might leave them, only quicker."""
     torch.manual_seed(0)
     codewords = torch.randint(-127, 128, (2, 16, 4), dtype=torch.int8)
-    prior = DetailPrior(codewords, width)
+    prior = DetailPrior(codewords, width, 16)
     with torch.no_grad():
         for name, weight in prior.named_parameters():
             if "heads" in name or "linear" in name:

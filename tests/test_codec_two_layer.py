@@ -57,7 +57,7 @@ def block_of(frame: IndexFrame, number: int, blocks: int) -> np.ndarray:
 # bits and shapes ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bits", [1064, 1304, 2560, 6400, 12_800, 40_000])
+@pytest.mark.parametrize("bits", [904, 1304, 2560, 6400, 12_800, 40_000])
 def test_any_number_of_bits_exactly(codec: TwoLayerCodec, photo: Image.Image, bits: int) -> None:
     frame = codec.encode(photo, QUERY, EncoderSettings(bits=bits))
     assert frame.geometry.payload_bits == len(frame.to_bits()) == bits
@@ -69,13 +69,13 @@ def test_any_number_of_bits_exactly(codec: TwoLayerCodec, photo: Image.Image, bi
     )
     # The room is used: what is left would hardly pay for another coefficient in each slice.
     used = np.flatnonzero(frame.to_bits())[-1] + 1
-    assert bits - used < max(0.02 * bits, 40)
+    assert bits - used < max(0.02 * bits, 65)
 
 
 def test_more_bits_are_better_from_the_base_alone_upwards(codec: TwoLayerCodec) -> None:
     photos = [load_photo(name, 160) for name in ("astronaut", "chelsea", "coffee", "flower")]
     means = []
-    for bits_per_pixel in (0.047, 0.07, 0.1, 0.25, 0.5, 1.0, 1.5):
+    for bits_per_pixel in (0.035, 0.07, 0.1, 0.25, 0.5, 1.0, 1.5):
         settings = EncoderSettings(bits_per_pixel=bits_per_pixel, focus=0)
         shown = [codec.decode(codec.encode(one, QUERY, settings)) for one in photos]
         means.append(np.mean([psnr_db(*pair) for pair in zip(photos, shown, strict=True)]))
@@ -87,7 +87,7 @@ def test_fewer_bits_than_the_base_takes_are_refused(
     codec: TwoLayerCodec, photo: Image.Image
 ) -> None:
     with pytest.raises(IndexFrameError, match="base layer alone takes"):
-        codec.encode(photo, QUERY, EncoderSettings(bits=800))
+        codec.encode(photo, QUERY, EncoderSettings(bits=640))
 
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 300), (97, 33), (640, 120)])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from semantic.backbone import load_backbone
+from semantic.backbone import Backbone, load_backbone
 from semantic.codec_config import read_recipe
 from semantic.question import asked_thing, english_share, is_english, read_words, words
 from semantic.relevance import word_test
@@ -53,8 +53,13 @@ def test_share_of_english_words() -> None:
 
 
 @pytest.fixture(scope="module")
-def knows_word() -> Callable[[str], bool]:
-    return word_test(load_backbone(read_recipe(Path("embedded")).codec.backbone, [4], 160))
+def towers() -> Backbone:
+    return load_backbone(read_recipe(Path("embedded")).codec.backbone, [4], 160)
+
+
+@pytest.fixture(scope="module")
+def knows_word(towers: Backbone) -> Callable[[str], bool]:
+    return word_test(towers)
 
 
 def _lines(text: str) -> list[str]:
@@ -160,10 +165,14 @@ def test_words_that_look_english_are_taken_for_it(knows_word: Callable[[str], bo
     assert is_english("chat orange", knows_word)
 
 
-def test_shipped_words_are_what_the_script_finds(knows_word: Callable[[str], bool]) -> None:
+def test_shipped_words_are_what_the_script_finds(
+    towers: Backbone, knows_word: Callable[[str], bool]
+) -> None:
     script = Path(__file__).parents[1] / "scripts" / "make_relevance_classes.py"
-    found = runpy.run_path(str(script))["wordnet_words"]()
+    made = runpy.run_path(str(script))
+    found = made["wordnet_words"]()
     shipped = read_words()
+    assert set(made["unknown_words"](towers)) == shipped
     assert {"giraffe", "skateboard"} <= shipped <= set(found)
     # All that is left out are word pieces of the tower.
     assert all(knows_word(word) for word in found[::50])

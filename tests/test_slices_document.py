@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from semantic.codec import gain_map
 from semantic.codec.entropy import ResidualModels, SliceWriter, logistic_table
 from semantic.codec.slice_layout import SliceLayout, make_layout
+from semantic.codec.token_prior import waves_of
 from semantic.frame.slices import (
     BitReader,
     BitWriter,
@@ -26,7 +27,7 @@ from semantic.frame.slices import (
 
 TABLE = logistic_table()
 MODELS = ResidualModels(TABLE)
-PER_CELL, TOKEN_BITS = 5, 8
+PER_CELL, CODEWORDS = 5, 7
 # Width, height, slices, number, first position, positions, copied cells; small and large cells of the map.
 CASES = [
     (160, 160, 1, 0, 0, 400, 0),
@@ -52,6 +53,16 @@ def test_a_whole_slice(case: tuple[int, ...]) -> None:
     levels[: levels.shape[0] // 2] //= 6
     touched = np.unique(gain_map.map_cells(layout, width, height))
     writer = SliceWriter(MODELS)
+    columns = cells_of(width, height)[1]
+    cells = np.unique(
+        np.concatenate([layout.cells, layout.cells[-1] + 1 + np.arange(copied)])
+        % (positions_of(width, height) // 16)
+    )
+    sent = generator.integers(0, CODEWORDS, (len(cells), PER_CELL))
+    weights = generator.integers(1, 1000, (*sent.shape, CODEWORDS)).astype(np.float64)
+    for rows in waves_of(cells, columns):
+        for segment in range(PER_CELL):
+            writer.write_indices(sent[rows, segment], weights[rows, segment])
     gain_map.write_levels(writer, touched, levels.reshape(-1), levels.shape[1])
     passes = []
     for size in (2, 6):
@@ -64,13 +75,8 @@ def test_a_whole_slice(case: tuple[int, ...]) -> None:
     header = SliceHeader(
         slices, number, width, height, 800, writer.check, True, first, count, copied
     )
-    cells = (np.concatenate([layout.cells, layout.cells[-1] + 1 + np.arange(copied)])) % (
-        positions_of(width, height) // 16
-    )
-    sent = generator.integers(0, 256, (len(cells), PER_CELL)).astype(np.uint8)
     bits = BitWriter()
     write_header(bits, header)
-    bits.write_bits(np.unpackbits(sent.reshape(-1)))
     bits.write_bits(writer.bits())
     bits.write_bits(np.zeros(50, np.uint8))
 
@@ -78,16 +84,21 @@ def test_a_whole_slice(case: tuple[int, ...]) -> None:
     assert (one.slices, one.number, one.gain, one.has_map) == (slices, number, 800, 1)
     assert (one.width, one.height) == (width, height)
     assert (one.first, one.count, one.copied) == (first, count, copied)
-    columns = layout.shape[1]
-    assert [row * columns + column for row, column in other.places(one)] == layout.places.tolist()
-    found, rest = other.tokens(one, PER_CELL, TOKEN_BITS)
+    across = layout.shape[1]
+    assert [row * across + column for row, column in other.places(one)] == layout.places.tolist()
+    coder = other.RangeDecoder(one.rest)
+    given = {
+        (cell, segment): weights[row, segment].tolist()
+        for row, cell in enumerate(cells.tolist())
+        for segment in range(PER_CELL)
+    }
+    found, indices = other.read_tokens(one, coder, PER_CELL, given)
     assert found == dict(zip(cells.tolist(), sent.tolist(), strict=True))
-    coder = other.RangeDecoder(rest)
     read_levels, steps = other.read_map(one, coder)
     assert read_levels == {cell: levels.reshape(-1)[cell] for cell in touched.tolist()}
     read = [other.read_residuals(coder, scales.tolist(), TABLE.tolist()) for _, scales in passes]
     assert read == [residuals.tolist() for residuals, _ in passes]
-    assert other.check(steps + [n for part in read for n in part]) == one.check
+    assert other.check(indices + steps + [n for part in read for n in part]) == one.check
 
 
 @given(st.lists(st.integers(0, 1), max_size=120), st.integers(0, 10))

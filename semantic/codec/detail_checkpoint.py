@@ -1,8 +1,8 @@
 """Reading and writing the two-layer codec: one safetensors file, and a small JSON file beside it.
 
-The prior's weights are stored as the integers they are, with a power of two for every row; what only shapes
-pixels as float16. The base layer is another checkpoint in the same folder, named by file and ``codec_id``.
-``codec_id`` is recomputed from everything at every load.
+Weights are stored as integers of 8 bits with a power of two for every row: the prior's are such integers,
+those that only shape pixels are rounded to them. The base layer is another checkpoint in the same folder,
+named by file and ``codec_id``. ``codec_id`` is recomputed from everything at every load.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from semantic.codec import fixed_point as fp
 from semantic.codec.base_layer import BaseLayer
 from semantic.codec.detail_layer import DetailConfig, DetailLayer
 from semantic.codec.entropy import EntropyError, ResidualModels
-from semantic.codec.integer_prior import PriorError
+from semantic.codec.exact_products import PriorError
 from semantic.codec.packed_weights import EXPONENT, pack_matrix, replace_file, unpack_weights
 from semantic.codec.recognition_head import RecognitionHead, head_file, load_head
 from semantic.codec.settings import Purpose
@@ -49,12 +49,10 @@ def pack_tensors(detail: DetailLayer, table: np.ndarray) -> dict[str, Tensor]:
             continue
         if name.startswith("prior.") and name.endswith(".linear.weight"):
             packed[name] = (torch.round(value * fp.LINEAR_UNIT) / fp.LINEAR_UNIT).half()
-        elif name.startswith("prior.") and name.endswith(".weight"):
+        elif name.endswith(".weight"):
             packed[name], packed[name + EXPONENT] = pack_matrix(value)
-        elif name.startswith("prior.") or value.dim() < 2:
-            packed[name] = value
         else:
-            packed[name] = value.half()
+            packed[name] = value
     return {name: tensor.contiguous() for name, tensor in packed.items()}
 
 

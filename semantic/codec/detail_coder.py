@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -29,12 +29,11 @@ from semantic.codec.entropy import (
 from semantic.codec.fixed_point import INPUT_UNIT
 from semantic.codec.integer_prior import MAX_RESIDUAL, IntegerPrior, Pass
 from semantic.codec.slice_layout import SliceLayout, make_layout
+from semantic.codec.token_prior import IntegerTokenPrior, waves_of
 from semantic.codec.wavelet import CHANNELS
 from semantic.frame.slices import (
     POSITION,
-    BitReader,
     BitWriter,
-    SliceError,
     SliceHeader,
     cells_of,
     find_slices,
@@ -189,18 +188,15 @@ class DetailCoder:
     Args:
         layer: trained.
         models: probabilities of residuals.
-        bits_per_token: of the base layer's indices.
         device: where to compute.
     """
 
-    def __init__(
-        self, layer: DetailLayer, models: ResidualModels, bits_per_token: int, device: torch.device
-    ) -> None:
+    def __init__(self, layer: DetailLayer, models: ResidualModels, device: torch.device) -> None:
         self.layer = layer
         self.device = device
         self._models = models
-        self._bits_per_token = bits_per_token
         self._prior = IntegerPrior(layer.prior, device)
+        self._tokens = IntegerTokenPrior(layer.prior.tokens, layer.prior.codewords, device)
         self.rate_weight = RATE_WEIGHT
 
     # --- encoder -----------------------------------------------------------------------------
@@ -227,12 +223,10 @@ class DetailCoder:
             raise IndexFrameError(f"{slices} slices of a picture of {total} positions")
         # A map is left out where it would leave no room for anything that could follow it.
         for some in (source, replace(source, levels=None)):
-            runs = self._cut(some, np.ones(total), rooms, copies)
-            if (self._overhead(some, runs, copies) <= rooms).all():
+            told = self._tell(some, self._cut(some, np.ones(total), rooms, copies), copies)
+            if (self._overhead(some, told) <= rooms).all():
                 return _fill(self._search(some, rooms, copies), rooms)
-        layout = make_layout(*cells_of(*source.size), runs)
-        alone = [self._base_only(source, layout, runs, k, copies) for k in range(slices)]
-        return _fill(alone, rooms)
+        return _fill([self._base_only(source, told, k) for k in range(slices)], rooms)
 
     def _search(
         self, source: CodedSource, rooms: IntArray, copies: bool
@@ -241,7 +235,8 @@ class DetailCoder:
         rows, columns = cells_of(*source.size)
         runs = [(0, positions_of(*source.size))]
         layout = make_layout(rows, columns, runs)
-        room = float(rooms.sum() - self._overhead(source, runs, copies).sum())
+        told = self._tell(source, runs, copies)
+        room = float(rooms.sum() - self._overhead(source, told).sum())
         gain, nonzero = self._first_gain(source, layout, room)
         gains = np.full(len(rooms), gain)
         if len(rooms) > 1:
@@ -249,12 +244,14 @@ class DetailCoder:
             runs = self._cut(source, nonzero, rooms, copies)
             layout = make_layout(rows, columns, runs)
             forecast = _Forecast(self._try(source, layout, gains), self._models)
-            left = np.maximum(rooms - self._overhead(source, runs, copies), 1).sum()
+            told = self._tell(source, runs, copies)
+            left = np.maximum(rooms - self._overhead(source, told), 1).sum()
             gains[:] = self._solve_alike(source, layout, forecast, float(left))
             wanted = forecast.row_bits(self._row_gains(source, layout, gains))
             runs = self._cut(source, wanted, rooms, copies)
             layout = make_layout(rows, columns, runs)
-        return self._fit(source, layout, runs, rooms, gains, copies)
+            told = self._tell(source, runs, copies)
+        return self._fit(source, layout, told, rooms, gains)
 
     def _first_gain(
         self, source: CodedSource, layout: SliceLayout, bits: float
@@ -287,16 +284,14 @@ class DetailCoder:
         self,
         source: CodedSource,
         layout: SliceLayout,
-        runs: Sequence[tuple[int, int]],
+        told: _Told,
         rooms: IntArray,
         gains: IntArray,
-        copies: bool,
     ) -> list[NDArray[np.uint8]]:
         """Slices of these runs, each as full as its own gain allows."""
-        slices = range(len(rooms))
-        best = [self._base_only(source, layout, runs, k, copies) for k in slices]
+        best = [self._base_only(source, told, k) for k in range(len(rooms))]
         done = np.zeros(len(rooms), np.bool_)
-        around = self._overhead(source, runs, copies)
+        around = self._overhead(source, told)
         for attempt in range(_FITTING_ROUNDS):
             trial = self._try(source, layout, gains)
             forecast = _Forecast(trial, self._models)
@@ -313,7 +308,7 @@ class DetailCoder:
                 (length > rooms - 2 * close) | (found == gains) | (attempt == _FITTING_ROUNDS - 1)
             )
             for k in np.flatnonzero(promising & ~done):
-                bits = self._write(source, trial, runs, k, copies)
+                bits = self._write(source, trial, told, k)
                 around[k] = len(bits) - int(trial.bits[k]) + _SPARE_BITS
                 if len(best[k]) < len(bits) <= rooms[k]:
                     best[k] = bits
@@ -400,16 +395,11 @@ class DetailCoder:
         )
 
     def _write(
-        self,
-        source: CodedSource,
-        trial: _Trial,
-        runs: Sequence[tuple[int, int]],
-        number: int,
-        copies: bool,
+        self, source: CodedSource, trial: _Trial, told: _Told, number: int
     ) -> NDArray[np.uint8]:
         """One slice of a trial, header and all."""
         layout = trial.layout
-        writer = SliceWriter(self._models)
+        writer = told.writer(number, self._models)
         if source.levels is not None:
             cells = gm.map_cells(layout, *source.size)
             touched = np.unique(cells[layout.slice_of == number])
@@ -420,67 +410,46 @@ class DetailCoder:
             if begin < end:
                 writer.write(residual[begin:end].reshape(-1), level[begin:end].reshape(-1))
         gain = int(trial.gains[number])
-        head = self._head(source, layout, runs, number, gain, writer.check, copies)
-        return np.concatenate([head, writer.bits()])
+        return told.with_header(source, number, gain, writer)
 
-    def _head(
-        self,
-        source: CodedSource,
-        layout: SliceLayout,
-        runs: Sequence[tuple[int, int]],
-        number: int,
-        gain: int,
-        check: int,
-        copies: bool,
-    ) -> NDArray[np.uint8]:
-        """Header and base tokens of a slice."""
-        first, count = runs[number]
-        own = layout.cells_of_slice(number)
-        copied = own[:0]
-        if copies and len(runs) > 1:
-            following = layout.cells_of_slice((number + 1) % len(runs))
-            copied = following[~np.isin(following, own)]
-        detail = gain != gm.NO_DETAIL
-        header = SliceHeader(
-            len(runs), number, *source.size, gain, check,
-            detail and source.levels is not None, first, count, len(copied),
-        )  # fmt: skip
-        writer = BitWriter()
-        write_header(writer, header)
-        flat = source.tokens.reshape(-1, source.tokens.shape[-1]).cpu().numpy()
-        tokens = flat[np.concatenate([own, copied])].reshape(-1)
-        shifts = np.arange(self._bits_per_token - 1, -1, -1)
-        writer.write_bits(((tokens[:, None] >> shifts) & 1).astype(np.uint8).reshape(-1))
-        return writer.bits()
-
-    def _base_only(
-        self,
-        source: CodedSource,
-        layout: SliceLayout,
-        runs: Sequence[tuple[int, int]],
-        number: int,
-        copies: bool,
-    ) -> NDArray[np.uint8]:
-        check = SliceWriter(self._models).check
-        return self._head(source, layout, runs, number, gm.NO_DETAIL, check, copies)
-
-    def _overhead(
-        self, source: CodedSource, runs: Sequence[tuple[int, int]], copies: bool
-    ) -> IntArray:
-        """Bits of every slice beside its residuals; those of the map are an estimate."""
+    def _tell(self, source: CodedSource, runs: Sequence[tuple[int, int]], copies: bool) -> _Told:
+        """What the slices of these runs say of the base layer, and what that takes."""
         rows, columns = cells_of(*source.size)
         layout = make_layout(rows, columns, runs)
-        zeros = np.zeros(len(runs), np.int64)
-        for k in range(len(runs)):
-            zeros[k] = len(self._base_only(source, layout, runs, k, copies)) + SEAL_BITS
+        cells, copied = [], []
+        for number in range(len(runs)):
+            own = layout.cells_of_slice(number)
+            extra = own[:0]
+            if copies and len(runs) > 1:
+                following = layout.cells_of_slice((number + 1) % len(runs))
+                extra = following[~np.isin(following, own)]
+            cells.append(np.sort(np.concatenate([own, extra])))
+            copied.append(len(extra))
+        flat = source.tokens.reshape(rows * columns, -1).cpu().numpy()
+        tokens = flat[np.concatenate(cells)]
+        counts = self._tokens.counts(tokens, cells, columns)
+        return _Told(runs, layout, cells, copied, tokens, counts, columns)
+
+    def _base_only(self, source: CodedSource, told: _Told, number: int) -> NDArray[np.uint8]:
+        writer = told.writer(number, self._models)
+        return told.with_header(source, number, gm.NO_DETAIL, writer)
+
+    def _overhead(self, source: CodedSource, told: _Told) -> IntArray:
+        """Bits of every slice beside its residuals, as an estimate."""
+        layout = told.layout
+        found = np.zeros(layout.slices, np.int64)
+        nothing = SliceWriter(self._models)
+        for k in range(layout.slices):
+            found[k] = len(told.with_header(source, k, gm.NO_DETAIL, nothing)) + SEAL_BITS
+        found += np.ceil(told.bits).astype(np.int64)
         if source.levels is not None:
             cells = gm.map_cells(layout, *source.size)
-            for k in range(len(runs)):
+            for k in range(layout.slices):
                 writer = SliceWriter(self._models)
                 touched = np.unique(cells[layout.slice_of == k])
                 gm.write_levels(writer, touched, source.levels.reshape(-1), source.levels.shape[1])
-                zeros[k] += len(writer.bits())
-        return zeros
+                found[k] += len(writer.bits())
+        return found
 
     def _cut(
         self,
@@ -491,7 +460,8 @@ class DetailCoder:
     ) -> list[tuple[int, int]]:
         """Runs that fill their rooms alike, given the bits of every position in sending order."""
         rows, columns = cells_of(*source.size)
-        per_position = self._bits_per_token * source.tokens.shape[-1] * (1 + copies) / 16
+        whole = self._tell(source, [(0, len(position_bits))], False)
+        per_position = np.repeat(whole.cell_bits, 16) * (1 + copies) / 16
         share = np.cumsum(position_bits / position_bits.sum() * rooms.sum() + per_position)
         edges = np.cumsum(rooms) / rooms.sum() * share[-1]
         ends = np.searchsorted(share, edges[:-1]) + 1
@@ -528,28 +498,25 @@ class DetailCoder:
         size = found[0][0].width, found[0][0].height
         slices = found[0][0].slices
         rows, columns = cells_of(*size)
-        tokens = np.zeros((rows * columns, segments), np.int64)
-        known = np.zeros(rows * columns, np.bool_)
         taken = np.zeros(positions_of(*size), np.bool_)
-        usable: list[tuple[SliceHeader, BitReader]] = []
+        usable: list[_Arrived] = []
         damaged = 0
         for header, bits in found:
             run = slice(header.first, header.first + header.count)
             if (header.width, header.height) != size or taken[run].any():
                 damaged += 1
                 continue
-            try:
-                reader = BitReader(bits)
-                self._read_tokens(reader, header, tokens, known, rows, columns)
-            except SliceError:
-                damaged += 1
-                continue
             taken[run] = True
-            usable.append((header, reader))
-        if not usable:
-            return None
-        detailed = [one for one in usable if one[0].gain != gm.NO_DETAIL]
-        values, gains, inside, failed = self._read_detail(detailed, size, tokens)
+            reader = SliceReader(self._models, bits)
+            usable.append(_Arrived(header, reader, _cells_of_slice(header, rows, columns)))
+        if usable:
+            self._read_tokens(usable, columns, segments)
+        values, gains, inside = self._read_detail(usable, size)
+        tokens = np.zeros((rows * columns, segments), np.int64)
+        known = np.zeros(rows * columns, np.bool_)
+        for one in usable:
+            if one.good:
+                tokens[one.cells], known[one.cells] = one.tokens, True
         return ReceivedDetail(
             size,
             torch.from_numpy(tokens).reshape(rows, columns, segments),
@@ -558,84 +525,189 @@ class DetailCoder:
             gains,
             inside,
             slices,
-            damaged + failed,
+            damaged + sum(not one.good for one in usable),
         )
 
-    def _read_tokens(
-        self,
-        reader: BitReader,
-        header: SliceHeader,
-        tokens: IntArray,
-        known: NDArray[np.bool_],
-        rows: int,
-        columns: int,
-    ) -> None:
-        run = (header.first, header.count)
-        own = make_layout(rows, columns, [run]).cells_of_slice(0)
-        cells = rows * columns
-        after = (int(own[-1]) + 1 + np.arange(header.copied_cells)) % cells
-        both = np.concatenate([own, after])
-        count = len(both) * tokens.shape[1]
-        bits = reader.take(count * self._bits_per_token).reshape(count, -1)
-        weights = 1 << np.arange(self._bits_per_token - 1, -1, -1)
-        tokens[both] = (bits @ weights).reshape(-1, tokens.shape[1])
-        known[both] = True
+    def _read_tokens(self, arrived: Sequence[_Arrived], columns: int, segments: int) -> None:
+        """Base tokens of slices; what does not decode is no longer good."""
+        starts = np.cumsum([0, *(len(one.cells) for one in arrived)])
+
+        def choose(rows: IntArray, segment: int, weights: NDArray[np.float64]) -> IntArray:
+            indices = np.zeros(len(rows), np.int64)
+            edges = np.searchsorted(rows, starts)
+            for one, begin, end in zip(arrived, edges, edges[1:], strict=False):
+                if begin < end and one.good:
+                    try:
+                        indices[begin:end] = one.reader.read_indices(weights[begin:end])
+                    except EntropyError:
+                        one.good = False
+            return indices
+
+        found = self._tokens.run([one.cells for one in arrived], columns, choose)
+        for one, begin, end in zip(arrived, starts, starts[1:], strict=False):
+            one.tokens = found[begin:end]
 
     def _read_detail(
-        self,
-        usable: Sequence[tuple[SliceHeader, BitReader]],
-        size: tuple[int, int],
-        tokens: IntArray,
-    ) -> tuple[Tensor, Tensor, Tensor, int]:
+        self, arrived: Sequence[_Arrived], size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Coefficients, log gains and where they are known; slices whose check fails are no longer good."""
         rows, columns = cells_of(*size)
         shape = rows * 4, columns * 4
-        planes = torch.zeros(1, CHANNELS, *shape), torch.zeros(1, 1, *shape)
+        values, gain_plane = torch.zeros(1, CHANNELS, *shape), torch.zeros(1, 1, *shape)
         inside = torch.zeros(1, 1, *shape, dtype=torch.bool)
-        if not usable:
-            return planes[0], planes[1] + gm.LOWEST_LOG_GAIN, inside, 0
-        layout = make_layout(rows, columns, [(h.first, h.count) for h, _ in usable])
-        readers = [SliceReader(self._models, reader.rest()) for _, reader in usable]
-        failed: set[int] = set()
+        detailed = [one for one in arrived if one.good and one.header.gain != gm.NO_DETAIL]
+        if detailed:
+            layout = make_layout(
+                rows, columns, [(one.header.first, one.header.count) for one in detailed]
+            )
+            per_slice = np.array([one.header.gain for one in detailed])
+            levels = self._read_levels(detailed, layout, size)
+            gains = gm.total_gains(per_slice[layout.slice_of], levels)
+            found = self._read_coefficients(detailed, layout, gains)
+        for one in arrived:
+            one.good = one.good and one.reader.check == one.header.check
+        if not detailed:
+            return values, gain_plane + gm.LOWEST_LOG_GAIN, inside
+        good = np.array([one.good for one in detailed])[layout.slice_of]
+        flat = values.flatten(2)[0]
+        flat[:, layout.places[good]] = torch.from_numpy(found[good] / INPUT_UNIT).float().T
+        gain_plane[:] = float(gm.log_gains(per_slice).mean())
+        gain_plane.view(-1)[layout.places] = torch.from_numpy(gm.log_gains(gains))
+        inside.view(-1)[layout.places[good]] = True
+        return values, gain_plane, inside
+
+    def _read_levels(
+        self, detailed: Sequence[_Arrived], layout: SliceLayout, size: tuple[int, int]
+    ) -> IntArray:
+        """Levels of the gain map of every row."""
         levels = np.zeros(len(layout.places), np.int64)
         cells = gm.map_cells(layout, *size)
-        for k, (header, _) in enumerate(usable):
-            if not header.has_map:
+        for k, one in enumerate(detailed):
+            if not one.header.has_map:
                 continue
             mine = layout.slice_of == k
             touched, at = np.unique(cells[mine], return_inverse=True)
             try:
-                levels[mine] = gm.read_levels(readers[k], touched, gm.map_shape(*size)[1])[at]
+                levels[mine] = gm.read_levels(one.reader, touched, gm.map_shape(*size)[1])[at]
             except EntropyError:
-                failed.add(k)
-        per_slice = np.array([header.gain for header, _ in usable])
-        gains = gm.total_gains(per_slice[layout.slice_of], levels)
+                one.good = False
+        return levels
+
+    def _read_coefficients(
+        self, detailed: Sequence[_Arrived], layout: SliceLayout, gains: IntArray
+    ) -> IntArray:
+        """Coefficients of every row in 1/16 steps."""
 
         def choose(step: Pass, mean: IntArray, level: IntArray) -> IntArray:
             residual = np.zeros_like(mean)
             for k, part in _by_slice(layout, step.rows):
-                if k in failed:
+                if not detailed[k].good:
                     continue
                 try:
-                    read = readers[k].read(level[part].reshape(-1))
+                    read = detailed[k].reader.read(level[part].reshape(-1))
                 except EntropyError:
-                    failed.add(k)
+                    detailed[k].good = False
                     continue
                 residual[part] = np.clip(read, -MAX_RESIDUAL, MAX_RESIDUAL).reshape(
                     residual[part].shape
                 )
             return mean + INPUT_UNIT * residual
 
-        pairs = torch.from_numpy(tokens[layout.cells])
-        found = self._prior.run(layout, pairs, gm.prior_gains(gains), choose)
-        wrong = [readers[k].check != header.check for k, (header, _) in enumerate(usable)]
-        failed |= set(np.flatnonzero(wrong).tolist())
-        good = ~np.isin(layout.slice_of, list(failed))
-        flat = planes[0].flatten(2)[0]
-        flat[:, layout.places[good]] = torch.from_numpy(found[good] / INPUT_UNIT).float().T
-        planes[1][:] = float(gm.log_gains(per_slice).mean())
-        planes[1].view(-1)[layout.places] = torch.from_numpy(gm.log_gains(gains))
-        inside.view(-1)[layout.places[good]] = True
-        return planes[0], planes[1], inside, len(failed)
+        tokens = [
+            one.tokens[np.isin(one.cells, layout.cells_of_slice(k))]
+            for k, one in enumerate(detailed)
+        ]
+        pairs = torch.from_numpy(np.concatenate(tokens))
+        return self._prior.run(layout, pairs, gm.prior_gains(gains), choose)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What slices say of the base layer.
+
+    Args:
+        runs: of positions, a slice each.
+        layout: of these.
+        cells: of every slice, copies of the next one's included, rising.
+        copied: how many of them are copies.
+        tokens: of all of them, slice by slice, int64 ``[n, M]``.
+        counts: how likely every codeword is there, float64 ``[n, M, K]``.
+        columns: of the picture's cells.
+    """
+
+    runs: Sequence[tuple[int, int]]
+    layout: SliceLayout
+    cells: list[IntArray]
+    copied: list[int]
+    tokens: IntArray
+    counts: NDArray[np.float64]
+    columns: int
+
+    @property
+    def cell_bits(self) -> NDArray[np.float64]:
+        """Ideal length of every token, ``[n]``."""
+        own = np.take_along_axis(self.counts, self.tokens[..., None], 2)[..., 0]
+        bits: NDArray[np.float64] = np.log2(self.counts.sum(2) / own).sum(1)
+        return bits
+
+    @property
+    def bits(self) -> NDArray[np.float64]:
+        """Ideal length of every slice's tokens."""
+        owners = np.repeat(np.arange(len(self.cells)), [len(some) for some in self.cells])
+        return np.bincount(owners, self.cell_bits, len(self.cells)).astype(np.float64)
+
+    def writer(self, number: int, models: ResidualModels) -> SliceWriter:
+        """The stream of a slice, which begins with its tokens."""
+        first = sum(len(some) for some in self.cells[:number])
+        writer = SliceWriter(models)
+        for rows in waves_of(self.cells[number], self.columns):
+            for segment in range(self.tokens.shape[1]):
+                writer.write_indices(
+                    self.tokens[first + rows, segment], self.counts[first + rows, segment]
+                )
+        return writer
+
+    def with_header(
+        self, source: CodedSource, number: int, gain: int, stream: SliceWriter
+    ) -> NDArray[np.uint8]:
+        """A slice: its header and its stream."""
+        first, count = self.runs[number]
+        has_map = gain != gm.NO_DETAIL and source.levels is not None
+        writer = BitWriter()
+        write_header(
+            writer,
+            SliceHeader(
+                len(self.runs), number, *source.size, gain, stream.check, has_map, first, count,
+                self.copied[number],
+            ),
+        )  # fmt: skip
+        return np.concatenate([writer.bits(), stream.bits()])
+
+
+@dataclass
+class _Arrived:
+    """A slice that arrived.
+
+    Args:
+        header: its header.
+        reader: of its stream.
+        cells: whose base tokens it brings, rising.
+        tokens: of these, int64 ``[n, M]``.
+        good: nothing has been wrong with it so far.
+    """
+
+    header: SliceHeader
+    reader: SliceReader
+    cells: IntArray
+    tokens: IntArray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    good: bool = True
+
+
+def _cells_of_slice(header: SliceHeader, rows: int, columns: int) -> IntArray:
+    """Cells whose base tokens a slice brings, copies of the next one's included, rising."""
+    own = make_layout(rows, columns, [(header.first, header.count)]).cells_of_slice(0)
+    after = (int(own[-1]) + 1 + np.arange(header.copied_cells)) % (rows * columns)
+    return np.unique(np.concatenate([own, after]))
 
 
 def _fill(slices: Sequence[NDArray[np.uint8]], rooms: IntArray) -> NDArray[np.uint8]:

@@ -39,11 +39,13 @@ class DetailConfig:
         transform_width: channels of the networks that correct the wavelet.
         prior_width: hidden channels of the prior.
         refine_width: channels of the network at half resolution that closes the decoder.
+        token_width: hidden channels of the prior of the base layer's indices.
     """
 
     transform_width: int = 128
     prior_width: int = 192
     refine_width: int = 32
+    token_width: int = 128
 
 
 def _zero(layer: nn.Conv2d) -> None:
@@ -146,7 +148,7 @@ class DetailLayer(nn.Module):
         self.encoder = Correction(inputs, CHANNELS, width, 2)
         self.decoder = Correction.of_decoder(width, 3)
         self.refine = Refinement(config.refine_width)
-        self.prior = DetailPrior(codewords, config.prior_width)
+        self.prior = DetailPrior(codewords, config.prior_width, config.token_width)
 
     def analyse(self, picture: Tensor, base: Tensor, log_gain: Tensor, inside: Tensor) -> Tensor:
         """What has to be quantised, in steps.

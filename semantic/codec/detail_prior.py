@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semantic.codec import fixed_point as fp
+from semantic.codec.token_prior import CODEWORD_UNIT, TokenPrior
 from semantic.codec.wavelet import GROUPS
 
 # Scales are told apart in steps of an eighth of a neper, about 12 %; the smallest is 0.04 steps of the
@@ -27,7 +28,6 @@ SCALE_STEP = 0.125
 SMALLEST_LOG_SCALE = -3.25
 
 BASE_FEATURES = 16
-CODEWORD_UNIT = 32
 _BASE_FOLD = 4  # positions of the detail layer per token of the base layer, a side
 # The gain and whether a position belongs to the slice.
 _STATE = 2
@@ -122,14 +122,16 @@ class DetailPrior(nn.Module):
     Args:
         codewords: integers that stand for the base layer's codewords, int8 ``[M, K, d]``.
         width: hidden channels of every group's network.
+        token_width: of the prior of the base layer's indices.
     """
 
     codewords: Tensor
 
-    def __init__(self, codewords: Tensor, width: int) -> None:
+    def __init__(self, codewords: Tensor, width: int, token_width: int) -> None:
         super().__init__()
         self.register_buffer("codewords", codewords)
-        segments, _, length = codewords.shape
+        segments, count, length = codewords.shape
+        self.tokens = TokenPrior(segments, count, length, token_width)
         self.base = nn.Conv2d(segments * length, BASE_FEATURES * _BASE_FOLD**2, 3, padding=1)
         self.groups = nn.ModuleList(GroupPrior(n, width) for n in range(len(GROUPS)))
 

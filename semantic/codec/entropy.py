@@ -120,6 +120,11 @@ class SliceWriter:
             if far[begin:end].any():
                 self._coder.encode(excess[begin:end][far[begin:end]], self._models.excess)
 
+    def write_indices(self, indices: IntArray, weights: NDArray[np.float64]) -> None:
+        """Append indices ``[n]``, whose weights ``[n, K]`` both ends know."""
+        self._check.add(indices)
+        self._coder.encode(indices.astype(np.int32), _ANY, weights)
+
     def write_step(self, step: int, context: int) -> None:
         """Append a step of the gain map, -31 to 31."""
         self._check.add(np.array([step]))
@@ -174,6 +179,12 @@ class SliceReader:
         self._check.add(residuals)
         return residuals
 
+    def read_indices(self, weights: NDArray[np.float64]) -> IntArray:
+        """The next indices, int64 ``[n]``, given their weights ``[n, K]``."""
+        indices = self._decode(_ANY, weights)
+        self._check.add(indices)
+        return indices
+
     def read_step(self, context: int) -> int:
         """The next step of the gain map."""
         step = int(self._decode(GAIN_STEP_MODELS[context], 1)[0]) - _MAX_STEP
@@ -185,7 +196,8 @@ class SliceReader:
         """CRC-16 over everything read."""
         return self._check.value
 
-    def _decode(self, model: object, count: int) -> IntArray:
+    def _decode(self, model: object, count: int | NDArray[np.float64]) -> IntArray:
+        """So many symbols, or as many as there are rows of weights."""
         try:
             found = self._coder.decode(model, count)
         except AssertionError as error:  # constriction's way to say so
@@ -210,3 +222,5 @@ def _by_level(levels: IntArray) -> tuple[IntArray, list[tuple[int, int, int]]]:
 
 
 GAIN_STEP_MODELS = _gain_step_models()
+# Weights come with every symbol.
+_ANY = constriction.stream.model.Categorical(perfect=False)

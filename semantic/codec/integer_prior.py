@@ -1,16 +1,12 @@
 """The prior in integers: the same probabilities on every device, thread count and batch.
 
-The network of :mod:`semantic.codec.detail_prior` with its weights as the integers they stand for. Values
-and weights are integers of 8 bits; matrix products add them up, on a CPU in int32, elsewhere in float32,
-whose sums stay below 2**24 (:mod:`semantic.codec.fixed_point`). Both are exact, so neither the order of
-additions nor the choice between them matters. No convolution routines, which may go by way of Winograd's or
-of tensor cores.
+The network of :mod:`semantic.codec.detail_prior` with its weights as the integers they stand for
+(:mod:`semantic.codec.exact_products`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,14 +17,22 @@ from torch import Tensor, nn
 from semantic.codec import fixed_point as fp
 from semantic.codec.detail_prior import (
     BASE_FEATURES,
-    CODEWORD_UNIT,
     SCALE_LEVELS,
     SCALE_STEP,
     SMALLEST_LOG_SCALE,
     DetailPrior,
     GroupPrior,
 )
+from semantic.codec.exact_products import (
+    Product,
+    check_exact,
+    clip_values,
+    product,
+    shift_values,
+    whole_float32,
+)
 from semantic.codec.slice_layout import SliceLayout
+from semantic.codec.token_prior import CODEWORD_UNIT
 from semantic.codec.wavelet import CHANNELS, GROUPS
 
 IntArray = NDArray[np.int64]
@@ -38,11 +42,6 @@ MAX_RESIDUAL = 1023
 _MAX_MEAN = 8191
 _LARGEST = 1 << 15
 _STATE = BASE_FEATURES + 2
-_SHIFT = 128
-
-
-class PriorError(RuntimeError):
-    """Weights whose sums float32 would not hold exactly."""
 
 
 @dataclass(frozen=True)
@@ -66,28 +65,6 @@ class Pass:
 Choose = Callable[[Pass, IntArray, IntArray], IntArray]
 
 
-@dataclass(frozen=True)
-class _Product:
-    """``(x @ weight + bias) * scale`` of integers ``x``, int8.
-
-    Args:
-        weight: int8 where an integer product is at hand, else float32.
-        bias: whole numbers in float32.
-        scale: powers of two in float32.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    scale: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.weight.dtype == torch.int8:
-            sums = torch._int_mm(x, self.weight).float()
-        else:
-            sums = x.float() @ self.weight
-        return (sums + self.bias) * self.scale
-
-
 class IntegerPrior:
     """The prior as both ends of the link run it.
 
@@ -103,7 +80,7 @@ class IntegerPrior:
         self.device = device
         self._groups = [_IntegerGroup(g, n, device) for n, g in enumerate(prior.groups)]
         self._codewords = prior.codewords.to(device)
-        self._base = _product(
+        self._base = product(
             _by_offset(prior.base.weight),
             prior.base.bias,
             CODEWORD_UNIT,
@@ -130,7 +107,7 @@ class IntegerPrior:
         Returns:
             coefficients in 1/16 steps, int64 ``[R, 192]``.
         """
-        with _whole_float32():
+        with whole_float32():
             return self._run(layout, tokens, gains, choose)
 
     def _run(
@@ -169,21 +146,10 @@ class IntegerPrior:
         vectors = self._codewords[segments, tokens.to(self.device)].flatten(1)
         vectors = torch.cat([vectors, vectors.new_zeros(1, vectors.shape[1])])
         around = vectors[_to(layout.cells_near, self.device)].flatten(1)
-        cells = _clip(self._base(around), fp.INPUT_LIMIT).to(torch.int8)
+        cells = clip_values(self._base(around), fp.INPUT_LIMIT).to(torch.int8)
         cells = cells.unflatten(1, (BASE_FEATURES, -1))
         pair, inside = _to(layout.pair_of, self.device), _to(layout.inside_cell, self.device)
         return cells[pair, :, inside]
-
-
-@contextmanager
-def _whole_float32() -> Iterator[None]:
-    """No TF32 or bfloat16 inside products of float32, whatever the program allows elsewhere."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 class _IntegerGroup:
@@ -198,14 +164,14 @@ class _IntegerGroup:
         unit, hidden = fp.INPUT_UNIT, fp.HIDDEN_UNIT
         self.kernel = int(group.known.kernel_size[0])
         self._own_channels = GROUPS[number]
-        self._known = _product(
+        self._known = product(
             _by_offset(weight), group.known.bias, unit, hidden, fp.INPUT_LIMIT, device
         )
-        self._own = _product(
+        self._own = product(
             _by_offset(group.own.weight), None, unit, hidden, fp.INPUT_LIMIT, device
         )
         self._hidden = [
-            _product(one.weight, one.bias, hidden, hidden, fp.HIDDEN_LIMIT, device, shifted=True)
+            product(one.weight, one.bias, hidden, hidden, fp.HIDDEN_LIMIT, device, shifted=True)
             for one in group.hidden
             if isinstance(one, nn.Linear)
         ]
@@ -220,22 +186,13 @@ class _IntegerGroup:
         if half:
             first = context[:, known : known + self._own_channels][around].flatten(1)
             hidden = hidden + self._own(first)
-        hidden = self._hidden[half](_shift(_clip(hidden, fp.HIDDEN_LIMIT)))
-        hidden = _shift(_clip(hidden, fp.HIDDEN_LIMIT))
+        hidden = self._hidden[half](shift_values(clip_values(hidden, fp.HIDDEN_LIMIT)))
+        hidden = shift_values(clip_values(hidden, fp.HIDDEN_LIMIT))
         mean, level = self._heads[half](hidden).chunk(2, 1)
         mean = torch.round(mean)
         if half and self._linear is not None:
             mean = torch.round(mean + own[around].flatten(1) @ self._linear / fp.LINEAR_UNIT)
         return mean.clamp(-_MAX_MEAN, _MAX_MEAN), torch.round(level).clamp(0, SCALE_LEVELS - 1)
-
-
-def _clip(x: Tensor, limit: int) -> Tensor:
-    return torch.round(x).clamp(0, limit)
-
-
-def _shift(x: Tensor) -> Tensor:
-    """Hidden values, 0 to 255, as int8; :func:`_product` puts back what is taken off here."""
-    return (x - _SHIFT).to(torch.int8)
 
 
 def _to_integers(x: Tensor) -> IntArray:
@@ -251,55 +208,18 @@ def _by_offset(weight: Tensor) -> Tensor:
     return weight.detach().permute(0, 2, 3, 1).flatten(1)
 
 
-def _integers(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights as integers and the power of two that each row was multiplied by."""
-    factor = torch.exp2(fp.weight_exponents(weight))
-    limit = fp.WEIGHT_LIMIT
-    return torch.round(weight.detach() * factor[:, None]).clamp(-limit, limit), factor
-
-
-def _product(
-    weight: Tensor,
-    bias: Tensor | None,
-    unit: int,
-    unit_out: int,
-    limit: int,
-    device: torch.device,
-    *,
-    shifted: bool = False,
-) -> _Product:
-    """A layer that takes values in ``1 / unit`` up to ``limit`` and gives them in ``1 / unit_out``."""
-    whole, factor = _integers(weight)
-    offset = torch.zeros_like(factor) if bias is None else bias.detach() * factor * unit
-    offset = torch.round(offset)
-    if shifted:
-        offset = offset + _SHIFT * whole.sum(1)
-    _check(whole.abs().sum(1) * limit + offset.abs())
-    scale = unit_out / (factor * unit)
-    # The same sums either way, several times as fast.
-    stored = torch.int8 if device.type == "cpu" and torch.backends.mkldnn.is_available() else None
-    matrix = whole.T.contiguous().to(device, stored or torch.float32)
-    return _Product(matrix, offset.to(device), scale.to(device))
-
-
-def _head(layer: nn.Module, channels: int, device: torch.device) -> _Product:
+def _head(layer: nn.Module, channels: int, device: torch.device) -> Product:
     """The last layer: means in 1/16 steps, then scales in levels of the table."""
     assert isinstance(layer, nn.Linear)
     bias = layer.bias.detach().clone()
     bias[channels:] -= SMALLEST_LOG_SCALE
-    product = _product(layer.weight, bias, fp.HIDDEN_UNIT, 1, fp.HIDDEN_LIMIT, device, shifted=True)
+    plain = product(layer.weight, bias, fp.HIDDEN_UNIT, 1, fp.HIDDEN_LIMIT, device, shifted=True)
     units = torch.tensor([float(fp.INPUT_UNIT), 1 / SCALE_STEP]).repeat_interleave(channels)
-    return _Product(product.weight, product.bias, product.scale * units.to(device))
+    return Product(plain.weight, plain.bias, plain.scale * units.to(device))
 
 
 def _linear(layer: nn.Conv2d, device: torch.device) -> Tensor:
     """The linear path's weights in 1/256, ``[k k in, out]``."""
     whole = torch.round(_by_offset(layer.weight) * fp.LINEAR_UNIT)
-    _check(whole.abs().sum(1) * (_MAX_MEAN + fp.INPUT_UNIT * MAX_RESIDUAL))
+    check_exact(whole.abs().sum(1) * (_MAX_MEAN + fp.INPUT_UNIT * MAX_RESIDUAL))
     return whole.T.contiguous().to(device)
-
-
-def _check(bound: Tensor) -> None:
-    worst = float(bound.max())
-    if worst >= fp.EXACT_LIMIT:
-        raise PriorError(f"prior: a sum may reach {worst:.0f}, float32 is exact below 2**24")

@@ -23,14 +23,14 @@ def pack_matrix(value: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pack_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices in 8 bits, everything else as it is."""
+    """Everything called a weight in 8 bits, the rest as it is."""
     packed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         value = tensor.detach().cpu()
-        if value.dim() < 2:
-            packed[name] = value
-        else:
+        if name.endswith(".weight"):
             packed[name], packed[name + EXPONENT] = pack_matrix(value)
+        else:
+            packed[name] = value
     return {name: tensor.contiguous() for name, tensor in packed.items()}
 
 

@@ -85,7 +85,7 @@ class TwoLayerCodec:
         if compiled:
             (self._head or self._detail).decoder.compile()
             (self._head or self._detail).refine.compile()
-        self._coder = DetailCoder(self._detail, models, self._base.bits_per_token, base.device)
+        self._coder = DetailCoder(self._detail, models, base.device)
 
     @property
     def geometry(self) -> FrameGeometry:
@@ -221,9 +221,10 @@ class TwoLayerCodec:
             lost = frame.erased[0][:, 0]
         data = frame.indices[0].astype(np.uint8).tobytes()
         received = self._coder.decode(data, lost, self._base.segments)
-        if received is None:
+        if received is not None:
+            self.slices_damaged += received.damaged
+        if received is None or not received.tokens_known.any():
             raise NothingReceivedError("not one slice of the picture arrived whole")
-        self.slices_damaged += received.damaged
         return received
 
     @torch.inference_mode()

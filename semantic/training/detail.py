@@ -160,7 +160,13 @@ def detail_loss(
     balance = torch.exp(-_GAIN_BALANCE * batch.log_gain.mean((1, 2, 3)))
     bpp = coded.bits.float() / pixels
     loss = ((bpp + (per_position * weight).mean((1, 2, 3))) * balance).mean()
-    return loss, {"loss": float(loss.detach()), "bits_per_pixel": float(bpp.detach().mean())}
+    token_bits = layer.prior.tokens.bits(batch.tokens, layer.prior.codewords).mean()
+    # The prior of the indices shares no weight with anything else.
+    return loss + token_bits / pixels, {
+        "loss": float(loss.detach()),
+        "bits_per_pixel": float(bpp.detach().mean()),
+        "token_bits": float(token_bits.detach()),
+    }
 
 
 @torch.inference_mode()

@@ -25,6 +25,7 @@ class DetailSizes(_Strict):
     transform_width: Annotated[int, Field(ge=8, le=1024)] = 128
     prior_width: Annotated[int, Field(ge=8, le=1024)] = 192
     refine_width: Annotated[int, Field(ge=8, le=256)] = 32
+    token_width: Annotated[int, Field(ge=8, le=512)] = 128
 
     def config(self) -> DetailConfig:
         """For the model."""

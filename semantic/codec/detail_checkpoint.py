@@ -8,7 +8,6 @@ named by file and ``codec_id``. ``codec_id`` is recomputed from everything at ev
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +24,13 @@ from semantic.codec.base_layer import BaseLayer
 from semantic.codec.detail_layer import DetailConfig, DetailLayer
 from semantic.codec.entropy import EntropyError, ResidualModels
 from semantic.codec.exact_products import PriorError
-from semantic.codec.packed_weights import EXPONENT, pack_matrix, replace_file, unpack_weights
+from semantic.codec.packed_weights import (
+    EXPONENT,
+    pack_matrix,
+    replace_file,
+    tensors_digest,
+    unpack_weights,
+)
 from semantic.codec.recognition_head import RecognitionHead, head_file, load_head
 from semantic.codec.settings import Purpose
 from semantic.codec.two_layer import TwoLayerCodec
@@ -59,12 +64,7 @@ def pack_tensors(detail: DetailLayer, table: np.ndarray) -> dict[str, Tensor]:
 def compute_codec_id(config: DetailConfig, base_id: str, tensors: Mapping[str, Tensor]) -> str:
     """First 8 hexadecimal digits of a sha256 over sizes, base layer and tensors."""
     text = json.dumps({**dataclasses.asdict(config), "base": base_id}, sort_keys=True)
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()[:8]
+    return tensors_digest(text, tensors)
 
 
 def write_two_layer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +47,16 @@ def unpack_weights(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
             value = value / torch.exp2(exponents.float()).view(-1, *[1] * (value.dim() - 1))
         state[name] = value
     return state
+
+
+def tensors_digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """First 8 hexadecimal digits of a sha256 over a text and tensors."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()[:8]
 
 
 def replace_file(file: Path, data: bytes) -> None:

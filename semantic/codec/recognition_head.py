@@ -19,7 +19,12 @@ from torch import nn
 
 from semantic.backbone import WeightsError
 from semantic.codec.detail_layer import Correction, DetailConfig, DetailLayer, Refinement
-from semantic.codec.packed_weights import pack_weights, replace_file, unpack_weights
+from semantic.codec.packed_weights import (
+    pack_weights,
+    replace_file,
+    tensors_digest,
+    unpack_weights,
+)
 
 FORMAT = "uo-isc-recognition-head-1"
 
@@ -81,13 +86,16 @@ def write_head(
         codec_id: of the codec whose bits it was trained on.
         training: how it was trained, for the record.
     """
+    sizes = json.dumps(dataclasses.asdict(head.config))
+    packed = pack_weights(head.state_dict())
     metadata = {
         "format": FORMAT,
         "codec_id": codec_id,
-        "head": json.dumps(dataclasses.asdict(head.config)),
+        "head": sizes,
+        "digest": tensors_digest(codec_id + sizes, packed),
         "training": json.dumps(training),
     }
-    replace_file(file, save(pack_weights(head.state_dict()), metadata))
+    replace_file(file, save(packed, metadata))
 
 
 def load_head(file: Path, codec_id: str) -> RecognitionHead:
@@ -102,9 +110,11 @@ def load_head(file: Path, codec_id: str) -> RecognitionHead:
             packed = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         if metadata.get("format") != FORMAT:
             raise ValueError(f"format {metadata.get('format')!r}")
-        head = RecognitionHead(HeadConfig(**json.loads(metadata["head"])))
+        owner, sizes = metadata["codec_id"], metadata["head"]
+        if tensors_digest(owner + sizes, packed) != metadata["digest"]:
+            raise ValueError("contents and digest differ: it is damaged or was altered")
+        head = RecognitionHead(HeadConfig(**json.loads(sizes)))
         head.load_state_dict(unpack_weights(packed))
-        owner = metadata["codec_id"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{file}: cannot be read as a recognition head ({error})") from None
     if owner != codec_id:

@@ -146,6 +146,14 @@ def test_decode_writes_the_picture(workplace: Path, encoded: bytes) -> None:
         assert psnr_db(read_picture(Path(PHOTO)), picture) > 30
 
 
+def test_decode_for_recognition_shows_another_picture(workplace: Path, encoded: bytes) -> None:
+    pictures = []
+    for purpose in ("fidelity", "recognition"):
+        assert run(["decode", "frame.uoisc", "--for", purpose, "-o", f"{purpose}.png"]) == 0
+        pictures.append((workplace / f"{purpose}.png").read_bytes())
+    assert pictures[0] != pictures[1]
+
+
 @pytest.mark.parametrize("name", ["picture.jpg", "picture.PNG"])
 def test_decode_writes_what_the_name_says(workplace: Path, encoded: bytes, name: str) -> None:
     (workplace / "frame.uoisc").write_bytes(encoded)

@@ -147,6 +147,7 @@ def test_decode_writes_the_picture(workplace: Path, encoded: bytes) -> None:
 
 
 def test_decode_for_recognition_shows_another_picture(workplace: Path, encoded: bytes) -> None:
+    (workplace / "frame.uoisc").write_bytes(encoded)
     pictures = []
     for purpose in ("fidelity", "recognition"):
         assert run(["decode", "frame.uoisc", "--for", purpose, "-o", f"{purpose}.png"]) == 0

@@ -28,12 +28,14 @@ from semantic.index_search import likeness_or_usual
 from semantic.judge import Agreement, Judge, Reference, ask_reference
 from semantic.judges.agreement import matching
 from semantic.metrics import ms_ssim, psnr_db
+from semantic.perceptual import check_installed, flip_error, ssimulacra2_score
 from semantic.pictures import load_picture
 
 Progress = Callable[[str, int, int], None]
 
 # Pictures at a time where throughput is measured, and how often.
 _BATCH, _CALLS = 16, 5
+_PERCEPTUAL = {"ssimulacra2": ssimulacra2_score, "flip": flip_error}
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Quality:
         bits_per_pixel: of the picture's bits alone, no header.
         psnr_db: mean of the pictures' PSNR.
         ms_ssim: mean.
+        perceptual: means of :mod:`semantic.perceptual` by name; empty where they were not asked for.
         agreement: of the judge's answers.
         each_psnr_db: one per question.
         matches: the judge's answer is that about the source, one per question.
@@ -52,6 +55,7 @@ class Quality:
     bits_per_pixel: float
     psnr_db: float
     ms_ssim: float
+    perceptual: dict[str, float]
     agreement: Agreement
     each_psnr_db: list[float] = field(repr=False)
     matches: list[bool] = field(repr=False)
@@ -62,6 +66,7 @@ class Quality:
             "bits_per_pixel": self.bits_per_pixel,
             "psnr_db": self.psnr_db if np.isfinite(self.psnr_db) else None,
             "ms_ssim": self.ms_ssim,
+            **self.perceptual,
             "judge_agreement": self.agreement.match,
             "judge_kappa": self.agreement.kappa,
             "judge_kappa_ci95": self.agreement.ci95,
@@ -247,6 +252,7 @@ class _Asked:
     photos: dict[Path, Image.Image]
     judge: Judge
     reference: Reference
+    perceptual: bool
 
     @property
     def sources(self) -> list[Image.Image]:
@@ -267,6 +273,10 @@ class _Asked:
             bits_per_pixel,
             float(np.mean(decibels)),
             float(np.mean([ms_ssim(a, b) for a, b in pairs])),
+            {
+                name: float(np.mean([measure(a, b) for a, b in pairs]))
+                for name, measure in (_PERCEPTUAL if self.perceptual else {}).items()
+            },
             self.reference.agreement(answers),
             decibels,
             matching(self.reference.answers, answers).tolist(),
@@ -283,6 +293,7 @@ def benchmark_codec(
     side: int = 160,
     rivals: Sequence[str] = ("jpeg2000",),
     with_containers: bool = False,
+    perceptual: bool = False,
     seed: int = 0,
     progress: Progress = lambda what, done, total: None,
 ) -> CodecReport:
@@ -297,20 +308,24 @@ def benchmark_codec(
         side: of the squares to which photos are cropped and scaled, in pixels.
         rivals: names of :data:`semantic.systems.picture_coders.PICTURE_CODERS`.
         with_containers: measure rivals also with their whole files counted.
+        perceptual: measure by :mod:`semantic.perceptual` as well.
         seed: of the photos that stand for chance, and of the bootstrap.
         progress: called with what is being done, how far, out of how many.
 
     Raises:
         PictureError: a photo that is missing or damaged.
         IndexFrameError: a question that is empty or too long.
+        MeasureError: perceptual measures that are not installed.
     """
+    if perceptual:
+        check_installed()
     photos: dict[Path, Image.Image] = {}
     for row in rows:
         if row.file not in photos:
             photos[row.file] = codec.prepare(load_picture(row.file, side))
     progress("asking the judge", 0, 1)
     sources, queries = [photos[row.file] for row in rows], [row.question for row in rows]
-    asked = _Asked(rows, photos, judge, ask_reference(judge, sources, queries, seed))
+    asked = _Asked(rows, photos, judge, ask_reference(judge, sources, queries, seed), perceptual)
     followed = codec.usual_focus if settings.focus is None else settings.focus
     likeness = likeness_or_usual(settings.search_likeness)
     settings = replace(settings, search_likeness=likeness)

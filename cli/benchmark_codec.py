@@ -49,6 +49,9 @@ def codec(
     containers: Annotated[
         bool, typer.Option(help="Rivals also with their whole files counted.")
     ] = False,
+    perceptual: Annotated[
+        bool, typer.Option(help="Also SSIMULACRA 2 and FLIP (extra perceptual).")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     purpose: options.Purpose = "fidelity",
     checkpoint: options.Checkpoint = None,
@@ -97,6 +100,7 @@ def codec(
             side=side,
             rivals=names,
             with_containers=containers,
+            perceptual=perceptual,
             seed=seed,
             progress=lambda what, done, total: status.update(f"{what}: {done} of {total}"),
         )
@@ -128,15 +132,19 @@ _COLUMNS = (
 )
 
 
+_PERCEPTUAL = (("SSIMULACRA 2", "ssimulacra2", ".1f"), ("FLIP", "flip", ".3f"))
+
+
 def print_report(report: CodecReport) -> None:
     """A row for every rate and coder, and a line about how they came about."""
     from semantic.index_search import describe_search
 
     values = report.to_json()
+    columns = [*_COLUMNS, *(one for one in _PERCEPTUAL if one[1] in values)]
     table = make_table(
         f"Codec {report.codec_id}, judge {report.judge}",
         "",
-        *(label for label, *_ in _COLUMNS),
+        *(label for label, *_ in columns),
         "codec ahead, dB",
         "codec ahead, kappa",
     )
@@ -144,7 +152,7 @@ def print_report(report: CodecReport) -> None:
         coders = {"codec": rung, **rung["rivals"]}
         coders |= {f"{name}, file": one for name, one in rung["rivals_in_containers"].items()}
         for name, one in coders.items():
-            cells = ("n/a" if one is None else _text(one[key], form) for _, key, form in _COLUMNS)
+            cells = ("n/a" if one is None else _text(one[key], form) for _, key, form in columns)
             table.add_row(name, *cells, *_ahead(one))
         table.add_section()
     print_table(table)

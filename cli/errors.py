@@ -38,6 +38,7 @@ USER_ERRORS = frozenset(
         "semantic.evaluation.table.TableError",
         "semantic.frame_geometry.IndexFrameError",
         "semantic.judges.answers.JudgeError",
+        "semantic.perceptual.MeasureError",
         "semantic.pictures.PictureError",
         "semantic.processes.DeviceError",
         "semantic.systems.system.UnavailableError",

@@ -89,7 +89,7 @@ version = numpy.__version__
 print(f"numpy>={version},<{int(version.partition(chr(46))[0]) + 1}")' >$numpy_constraint
     say "installing Python packages with pip (about 2 GB the first time)"
     $venv/bin/python -m pip install --quiet --disable-pip-version-check \
-        --editable '.[dev,diffusion,ray,train]' --constraint constraints.txt --constraint $numpy_constraint
+        --editable '.[dev,diffusion,perceptual,ray,train]' --constraint constraints.txt --constraint $numpy_constraint
     # What counts in the end: everything together in one process.
     $venv/bin/python -c 'import numba, numpy, torch, zmq; from gnuradio import gr' ||
         stop "the new environment cannot import GNU Radio, NumPy, Numba and torch together."

@@ -211,12 +211,24 @@ def test_broken_photos_are_named(codec: Codec, judge: RecognitionJudge, tmp_path
 @pytest.mark.slow
 def test_command_prints_one_json_object(uoisc: RunCommand, tmp_path: Path) -> None:
     save_photos(tmp_path / "data", ["chelsea", "coffee"])
-    result = uoisc("benchmark", "codec", "--data", tmp_path / "data", "--json", "--device", "cpu")
+    result = uoisc(
+        "benchmark",
+        "codec",
+        "--data",
+        tmp_path / "data",
+        "--perceptual",
+        "--json",
+        "--device",
+        "cpu",
+    )
     assert result.returncode == 0, result.stderr
     values = json.loads(result.stdout)
     assert values.keys() >= KEYS
     assert values["photos"] == 2
     assert values["judge"] == "recognition"
+    for coder in (values, values["rivals"]["jpeg2000"]):
+        assert -100 < coder["ssimulacra2"] < 100
+        assert 0 < coder["flip"] < 1
     assert values["rivals"]["jpeg2000"].keys() < values.keys()
     assert math.isfinite(values["psnr_db"])
 

@@ -222,7 +222,7 @@ class Codec(Section):
     base_copies: bool = Field(
         default=True,
         description="every code block repeats the coarse picture of the next one's part: a lost block leaves "
-        "a blurred part and not an empty one; costs 4 to 8 % of the bits",
+        "a blurred part and not an empty one; costs 2 to 5 % of the bits",
     )
     max_side: Annotated[int, Field(ge=16, le=1024)] | None = Field(
         default=None,

@@ -108,13 +108,13 @@ def test_frames_are_sent_as_they_are_and_need_no_question(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from cli import exchange
+    from cli import encoder_settings
     from cli.main import run
 
     def no_codec(*_: object, **__: object) -> None:
         raise AssertionError("the codec was loaded")
 
-    monkeypatch.setattr(exchange, "_codec", no_codec)
+    monkeypatch.setattr(encoder_settings, "load_codec_of", no_codec)
     geometry = read_geometries(CHECKPOINT_FOLDER / "embedded.json")[-1]
     random = np.random.default_rng(0)
     indices = tuple(
@@ -235,13 +235,13 @@ def test_mistakes_are_told_before_the_codec_is_loaded(
     code: int,
     expected: str,
 ) -> None:
-    from cli import exchange
+    from cli import encoder_settings
     from cli.main import run
 
     def no_codec(*_: object, **__: object) -> None:
         raise AssertionError("the codec was loaded")
 
-    monkeypatch.setattr(exchange, "_codec", no_codec)
+    monkeypatch.setattr(encoder_settings, "load_codec_of", no_codec)
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()

@@ -16,13 +16,18 @@ from semantic.codec_config import (
     TrainingConfig,
     read_recipe,
 )
-from semantic.training.detail_recipe import is_detail_recipe, read_detail_recipe
+from semantic.training.detail_recipe import (
+    DetailRecipe,
+    RecognitionRecipe,
+    is_detail_recipe,
+    read_detail_recipe,
+)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIG_FOLDER.glob("*.yaml")), ids=lambda p: p.stem)
 def test_shipped_recipes_are_valid(path: Path) -> None:
     if is_detail_recipe(path):
-        assert read_detail_recipe(path).detail.prior_width == 192
+        assert isinstance(read_detail_recipe(path), DetailRecipe | RecognitionRecipe)
         return
     assert read_recipe(path).codec.name == path.stem
 

@@ -1,6 +1,8 @@
 """A page of pictures to look at: the codec's two heads and other coders in as many bytes.
 
-python -m benchmarks.picture_page FOLDER QUESTIONS PAGE.png [BITS_PER_PIXEL]
+Run as::
+
+    python -m benchmarks.picture_page FOLDER QUESTIONS PAGE.png [BITS_PER_PIXEL]
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def draw_page(data: Path, questions: Path, bits_per_pixel: float) -> Image.Image
         ValueError: a rival that cannot code a photo in so few bytes.
     """
     rows = read_photos(data, questions, limit=_ROWS)
-    near, shown = (load_codec(purpose=p) for p in ("fidelity", "recognition"))
+    near, shown = (load_codec(decode_for=p) for p in ("fidelity", "recognition"))
     photos = {row.file: near.prepare(load_picture(row.file, _SIDE)) for row in rows}
     size = int(bits_per_pixel * _SIDE**2) // 8
     others = [code_photos(photos, name, size, container=False) for name in _RIVALS]

@@ -53,7 +53,7 @@ def codec(
         bool, typer.Option(help="Also SSIMULACRA 2 and FLIP (extra perceptual).")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
-    purpose: options.Purpose = "fidelity",
+    decode_for: options.DecodeFor = "fidelity",
     checkpoint: options.Checkpoint = None,
     device: options.Device = "auto",
     bf16: Annotated[bool, typer.Option(help="Decode in bfloat16; for GPUs.")] = False,
@@ -82,7 +82,7 @@ def codec(
 
     console = make_console()
     with console.status("loading the codec and the judge") as status:
-        loaded = load_codec(checkpoint, device, amp=bf16, compiled=compiled, purpose=purpose)
+        loaded = load_codec(checkpoint, device, amp=bf16, compiled=compiled, decode_for=decode_for)
         judging = load_judge(judge, str(loaded.device))
         settings = EncoderSettings(
             bits_per_pixel=bits_per_pixel,

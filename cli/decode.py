@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def decode(
     frame: Annotated[Path, typer.Argument(metavar="FRAME", help="A file of `uoisc encode`.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Picture to write, e.g. x.png.")],
-    purpose: options.Purpose = "fidelity",
+    decode_for: options.DecodeFor = "fidelity",
     checkpoint: options.Checkpoint = None,
     device: options.Device = "auto",
 ) -> None:
@@ -34,7 +34,7 @@ def decode(
 
     console = make_console()
     with console.status("decoding"):
-        codec = load_codec(checkpoint, device, towers=False, purpose=purpose)
+        codec = load_codec(checkpoint, device, towers=False, decode_for=decode_for)
         picture = codec.decode(indices)
     atomic_write(output, lambda file: picture.save(file, picture_format))
     missing = "" if indices.complete else f", {100 * indices.erased_fraction:.1f} % of it estimated"

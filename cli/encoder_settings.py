@@ -67,7 +67,7 @@ def load_codec_of(profile: Profile, *, towers: bool = True) -> PictureCodec:
         towers=towers,
         amp=wanted.bf16,
         compiled=wanted.compiled,
-        purpose=wanted.decode_for,
+        decode_for=wanted.decode_for,
     )
 
 

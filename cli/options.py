@@ -21,7 +21,7 @@ Checkpoint = Annotated[
     Path | None,
     typer.Option(help="Trained codec: two_layer (the default), embedded, or a .safetensors file."),
 ]
-Purpose = Annotated[
+DecodeFor = Annotated[
     Literal["fidelity", "recognition"],
     typer.Option(
         "--for", help="What the picture is for: near in every pixel, or showing what is there."

@@ -52,18 +52,18 @@ def recipe(**changes: object) -> RecognitionRecipe:
         "validation_photos": 2,
         "warm_up_steps": 0,
         "tower_sides": [64],
-        "adversarial_from": 0.5,
+        "adversarial": {"weight": 0.1, "begins": 0.5},
         "validate_every": 4,
         **changes,
     }
     return RecognitionRecipe.model_validate(
-        {"codec": "two_layer.safetensors", "more_blocks": 1, "training": training}
+        {"codec": "two_layer.safetensors", "extra_blocks": 1, "training": training}
     )
 
 
 def test_the_same_bits_make_another_picture() -> None:
     fidelity, recognition = (
-        load_codec(None, "cpu", purpose=p) for p in ("fidelity", "recognition")
+        load_codec(None, "cpu", decode_for=p) for p in ("fidelity", "recognition")
     )  # type: ignore[arg-type]
     photo = load_photo("chelsea", 160)
     frame = fidelity.encode(photo, QUERY, EncoderSettings(bits_per_pixel=0.1, focus=0))
@@ -76,7 +76,7 @@ def test_the_same_bits_make_another_picture() -> None:
 
 def test_the_judge_over_its_tower_may_not_score_it() -> None:
     fidelity, recognition = (
-        load_codec(None, "cpu", purpose=p) for p in ("fidelity", "recognition")
+        load_codec(None, "cpu", decode_for=p) for p in ("fidelity", "recognition")
     )  # type: ignore[arg-type]
     lite0 = load_judge("recognition_lite0", self_check=False)
     assert recognition.looking_at_itself(EncoderSettings()) == lite0.identity
@@ -85,11 +85,11 @@ def test_the_judge_over_its_tower_may_not_score_it() -> None:
 
 def test_a_codec_without_a_head_says_so(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="none for recognition"):
-        load_codec("embedded", "cpu", purpose="recognition")
+        load_codec("embedded", "cpu", decode_for="recognition")
     for name in ("embedded.safetensors", "embedded.json", "two_layer.safetensors"):
         (tmp_path / name).symlink_to(TWO_LAYER_CHECKPOINT.with_name(name))
     with pytest.raises(WeightsError, match=r"two_layer_recognition\.safetensors"):
-        load_codec(tmp_path / "two_layer.safetensors", "cpu", purpose="recognition")
+        load_codec(tmp_path / "two_layer.safetensors", "cpu", decode_for="recognition")
 
 
 def test_heads_that_do_not_fit(tmp_path: Path, base: Codec) -> None:
@@ -147,7 +147,7 @@ def test_a_resumed_run_is_the_same_run(base: Codec, photos: PhotoSet, tmp_path: 
     with safe_open(tmp_path / "whole" / HEAD_FILE, framework="pt") as opened:
         assert opened.metadata()["codec_id"] == load_two_layer(device="cpu", towers=False).codec_id
     with pytest.raises(TrainingError, match="another recipe"):
-        train_recognition(recipe(pixels=9.0), start, base, photos, tmp_path / "parts")
+        train_recognition(recipe(log_mse_weight=9.0), start, base, photos, tmp_path / "parts")
 
 
 def test_it_learns_what_the_tower_sees(base: Codec, photos: PhotoSet, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_it_learns_what_the_tower_sees(base: Codec, photos: PhotoSet, tmp_path: 
             batch_size=4,
             tower_sides=[224],
             learning_rate=2e-4,
-            adversarial_from=1.0,
+            adversarial={"weight": 0.1, "begins": 1.0},
             weight_average=0.5,
         ),
         TWO_LAYER_CHECKPOINT,

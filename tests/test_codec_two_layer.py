@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from semantic.codec.detail_checkpoint import TWO_LAYER_CHECKPOINT, load_two_layer
+from semantic.codec.entropy import SEAL_BITS
 from semantic.codec.loader import checkpoint_file, load_codec
 from semantic.codec.settings import Box, EncoderSettings
 from semantic.codec.two_layer import TwoLayerCodec
@@ -69,7 +70,7 @@ def test_any_number_of_bits_exactly(codec: TwoLayerCodec, photo: Image.Image, bi
     )
     # The room is used: what is left would hardly pay for another coefficient in each slice.
     used = np.flatnonzero(frame.to_bits())[-1] + 1
-    assert bits - used < max(0.02 * bits, 65)
+    assert bits - used <= max(0.02 * bits, SEAL_BITS)
 
 
 def test_more_bits_are_better_from_the_base_alone_upwards(codec: TwoLayerCodec) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from semantic.codec import gain_map
 from semantic.codec.entropy import ResidualModels, SliceWriter, logistic_table
 from semantic.codec.slice_layout import SliceLayout, make_layout
-from semantic.codec.token_prior import waves_of
+from semantic.codec.token_prior import wavefronts
 from semantic.frame.slices import (
     BitReader,
     BitWriter,
@@ -60,7 +60,7 @@ def test_a_whole_slice(case: tuple[int, ...]) -> None:
     )
     sent = generator.integers(0, CODEWORDS, (len(cells), PER_CELL))
     weights = generator.integers(1, 1000, (*sent.shape, CODEWORDS)).astype(np.float64)
-    for rows in waves_of(cells, columns):
+    for rows in wavefronts(cells, columns):
         for segment in range(PER_CELL):
             writer.write_indices(sent[rows, segment], weights[rows, segment])
     gain_map.write_levels(writer, touched, levels.reshape(-1), levels.shape[1])

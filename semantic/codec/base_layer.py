@@ -1,6 +1,6 @@
 """The base layer: the paper's codec at its fewest bits, for a picture of any shape.
 
-One vector-quantised token per 32x32 pixels, of fixed length, from frozen towers through FiLM by the
+One vector-quantised token per 32x32 pixels, from frozen towers through FiLM by the
 question. It decodes whatever is lost beside it. The codec is convolutional, so a token grid may be any
 rectangle.
 """

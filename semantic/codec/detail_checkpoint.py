@@ -32,7 +32,7 @@ from semantic.codec.packed_weights import (
     unpack_weights,
 )
 from semantic.codec.recognition_head import RecognitionHead, head_file, load_head
-from semantic.codec.settings import Purpose
+from semantic.codec.settings import DecodeFor
 from semantic.codec.two_layer import TwoLayerCodec
 from semantic.codec.vq_codec import Codec, load_vq_codec
 from semantic.geometries import CHECKPOINT_FOLDER
@@ -134,7 +134,7 @@ def load_two_layer(
     towers: bool = True,
     amp: bool = False,
     compiled: bool = False,
-    purpose: Purpose = "fidelity",
+    decode_for: DecodeFor = "fidelity",
 ) -> TwoLayerCodec:
     """Load the two-layer codec.
 
@@ -144,7 +144,7 @@ def load_two_layer(
         towers: False leaves the frozen towers until something is encoded.
         amp: see :class:`~semantic.codec.two_layer.TwoLayerCodec`.
         compiled: likewise.
-        purpose: what decoded pictures are for; the head for recognition lies beside the checkpoint.
+        decode_for: what decoded pictures are for; the head for recognition lies beside the checkpoint.
 
     Raises:
         WeightsError: a file that is missing, damaged or altered.
@@ -155,7 +155,7 @@ def load_two_layer(
         raise WeightsError(
             f"{file}: the base layer beside it is codec {base.geometry.codec_id}, expected {base_id}"
         )
-    head = load_head(head_file(file), claimed) if purpose == "recognition" else None
+    head = load_head(head_file(file), claimed) if decode_for == "recognition" else None
     codec = _build(file, base, config, packed, claimed, head, amp=amp, compiled=compiled)
     if towers:
         codec.load_towers()

@@ -29,9 +29,10 @@ from semantic.codec.entropy import (
 from semantic.codec.fixed_point import INPUT_UNIT
 from semantic.codec.integer_prior import MAX_RESIDUAL, IntegerPrior, Pass
 from semantic.codec.slice_layout import SliceLayout, make_layout
-from semantic.codec.token_prior import IntegerTokenPrior, waves_of
+from semantic.codec.token_prior import IntegerTokenPrior, wavefronts
 from semantic.codec.wavelet import CHANNELS
 from semantic.frame.slices import (
+    CELL,
     POSITION,
     BitWriter,
     SliceHeader,
@@ -221,37 +222,32 @@ class DetailCoder:
         slices = len(rooms)
         if slices > total:
             raise IndexFrameError(f"{slices} slices of a picture of {total} positions")
+        whole = self._base_parts(source.tokens, [(0, total)], copies)
+        runs = _cut(np.ones(total), whole, rooms, copies)
+        base = self._base_parts(source.tokens, runs, copies)
         # A map is left out where it would leave no room for anything that could follow it.
         for some in (source, replace(source, levels=None)):
-            told = self._tell(some, self._cut(some, np.ones(total), rooms, copies), copies)
-            if (self._overhead(some, told) <= rooms).all():
-                return _fill(self._search(some, rooms, copies), rooms)
-        return _fill([self._base_only(source, told, k) for k in range(slices)], rooms)
+            if (self._overhead(some, base) <= rooms).all():
+                return _fill(self._search(some, whole, rooms, copies), rooms)
+        return _fill([self._base_only(source, base, k) for k in range(slices)], rooms)
 
     def _search(
-        self, source: CodedSource, rooms: IntArray, copies: bool
+        self, source: CodedSource, whole: _BaseParts, rooms: IntArray, copies: bool
     ) -> list[NDArray[np.uint8]]:
-        """Slices as full as their rooms allow."""
-        rows, columns = cells_of(*source.size)
-        runs = [(0, positions_of(*source.size))]
-        layout = make_layout(rows, columns, runs)
-        told = self._tell(source, runs, copies)
-        room = float(rooms.sum() - self._overhead(source, told).sum())
-        gain, nonzero = self._first_gain(source, layout, room)
+        """Slices as full as their rooms allow; ``whole`` is the base layer in one slice."""
+        room = float(rooms.sum() - self._overhead(source, whole).sum())
+        gain, nonzero = self._first_gain(source, whole.layout, room)
         gains = np.full(len(rooms), gain)
+        base = whole
         if len(rooms) > 1:
             # Cut where the coefficients suggest it, and again where a trial of that says.
-            runs = self._cut(source, nonzero, rooms, copies)
-            layout = make_layout(rows, columns, runs)
-            forecast = _Forecast(self._try(source, layout, gains), self._models)
-            told = self._tell(source, runs, copies)
-            left = np.maximum(rooms - self._overhead(source, told), 1).sum()
-            gains[:] = self._solve_alike(source, layout, forecast, float(left))
-            wanted = forecast.row_bits(self._row_gains(source, layout, gains))
-            runs = self._cut(source, wanted, rooms, copies)
-            layout = make_layout(rows, columns, runs)
-            told = self._tell(source, runs, copies)
-        return self._fit(source, layout, told, rooms, gains)
+            base = self._base_parts(source.tokens, _cut(nonzero, whole, rooms, copies), copies)
+            forecast = _Forecast(self._try(source, base.layout, gains), self._models)
+            left = np.maximum(rooms - self._overhead(source, base), 1).sum()
+            gains[:] = self._solve_alike(source, base.layout, forecast, float(left))
+            wanted = forecast.row_bits(self._row_gains(source, base.layout, gains))
+            base = self._base_parts(source.tokens, _cut(wanted, whole, rooms, copies), copies)
+        return self._fit(source, base, rooms, gains)
 
     def _first_gain(
         self, source: CodedSource, layout: SliceLayout, bits: float
@@ -281,19 +277,14 @@ class DetailCoder:
         return low
 
     def _fit(
-        self,
-        source: CodedSource,
-        layout: SliceLayout,
-        told: _Told,
-        rooms: IntArray,
-        gains: IntArray,
+        self, source: CodedSource, base: _BaseParts, rooms: IntArray, gains: IntArray
     ) -> list[NDArray[np.uint8]]:
         """Slices of these runs, each as full as its own gain allows."""
-        best = [self._base_only(source, told, k) for k in range(len(rooms))]
+        best = [self._base_only(source, base, k) for k in range(len(rooms))]
         done = np.zeros(len(rooms), np.bool_)
-        around = self._overhead(source, told)
+        around = self._overhead(source, base)
         for attempt in range(_FITTING_ROUNDS):
-            trial = self._try(source, layout, gains)
+            trial = self._try(source, base.layout, gains)
             forecast = _Forecast(trial, self._models)
             target = np.maximum(rooms - around, 1) * (1 - _CLOSE_ENOUGH / 4)
             found = self._solve(source, trial, forecast, target)
@@ -308,7 +299,7 @@ class DetailCoder:
                 (length > rooms - 2 * close) | (found == gains) | (attempt == _FITTING_ROUNDS - 1)
             )
             for k in np.flatnonzero(promising & ~done):
-                bits = self._write(source, trial, told, k)
+                bits = self._write(source, trial, base, k)
                 around[k] = len(bits) - int(trial.bits[k]) + _SPARE_BITS
                 if len(best[k]) < len(bits) <= rooms[k]:
                     best[k] = bits
@@ -395,11 +386,11 @@ class DetailCoder:
         )
 
     def _write(
-        self, source: CodedSource, trial: _Trial, told: _Told, number: int
+        self, source: CodedSource, trial: _Trial, base: _BaseParts, number: int
     ) -> NDArray[np.uint8]:
         """One slice of a trial, header and all."""
         layout = trial.layout
-        writer = told.writer(number, self._models)
+        writer = base.writer(number, self._models)
         if source.levels is not None:
             cells = gm.map_cells(layout, *source.size)
             touched = np.unique(cells[layout.slice_of == number])
@@ -410,11 +401,18 @@ class DetailCoder:
             if begin < end:
                 writer.write(residual[begin:end].reshape(-1), level[begin:end].reshape(-1))
         gain = int(trial.gains[number])
-        return told.with_header(source, number, gain, writer)
+        return base.with_header(source, number, gain, writer)
 
-    def _tell(self, source: CodedSource, runs: Sequence[tuple[int, int]], copies: bool) -> _Told:
-        """What the slices of these runs say of the base layer, and what that takes."""
-        rows, columns = cells_of(*source.size)
+    def base_bits(self, tokens: Tensor) -> float:
+        """Ideal length of a picture's base indices in one slice, int64 ``[rows, columns, M]``."""
+        positions = tokens[..., 0].numel() * (CELL // POSITION) ** 2
+        return float(self._base_parts(tokens, [(0, positions)], copies=False).bits[0])
+
+    def _base_parts(
+        self, tokens: Tensor, runs: Sequence[tuple[int, int]], copies: bool
+    ) -> _BaseParts:
+        """The base layer in slices of these runs."""
+        rows, columns, _ = tokens.shape
         layout = make_layout(rows, columns, runs)
         cells, copied = [], []
         for number in range(len(runs)):
@@ -425,23 +423,22 @@ class DetailCoder:
                 extra = following[~np.isin(following, own)]
             cells.append(np.sort(np.concatenate([own, extra])))
             copied.append(len(extra))
-        flat = source.tokens.reshape(rows * columns, -1).cpu().numpy()
-        tokens = flat[np.concatenate(cells)]
-        counts = self._tokens.counts(tokens, cells, columns)
-        return _Told(runs, layout, cells, copied, tokens, counts, columns)
+        flat = tokens.reshape(rows * columns, -1).cpu().numpy()[np.concatenate(cells)]
+        counts = self._tokens.counts(flat, cells, columns)
+        return _BaseParts(runs, layout, cells, copied, flat, counts, columns)
 
-    def _base_only(self, source: CodedSource, told: _Told, number: int) -> NDArray[np.uint8]:
-        writer = told.writer(number, self._models)
-        return told.with_header(source, number, gm.NO_DETAIL, writer)
+    def _base_only(self, source: CodedSource, base: _BaseParts, number: int) -> NDArray[np.uint8]:
+        writer = base.writer(number, self._models)
+        return base.with_header(source, number, gm.NO_DETAIL, writer)
 
-    def _overhead(self, source: CodedSource, told: _Told) -> IntArray:
+    def _overhead(self, source: CodedSource, base: _BaseParts) -> IntArray:
         """Bits of every slice beside its residuals, as an estimate."""
-        layout = told.layout
+        layout = base.layout
         found = np.zeros(layout.slices, np.int64)
         nothing = SliceWriter(self._models)
         for k in range(layout.slices):
-            found[k] = len(told.with_header(source, k, gm.NO_DETAIL, nothing)) + SEAL_BITS
-        found += np.ceil(told.bits).astype(np.int64)
+            found[k] = len(base.with_header(source, k, gm.NO_DETAIL, nothing)) + SEAL_BITS
+        found += np.ceil(base.bits).astype(np.int64)
         if source.levels is not None:
             cells = gm.map_cells(layout, *source.size)
             for k in range(layout.slices):
@@ -450,30 +447,6 @@ class DetailCoder:
                 gm.write_levels(writer, touched, source.levels.reshape(-1), source.levels.shape[1])
                 found[k] += len(writer.bits())
         return found
-
-    def _cut(
-        self,
-        source: CodedSource,
-        position_bits: NDArray[np.float64],
-        rooms: IntArray,
-        copies: bool,
-    ) -> list[tuple[int, int]]:
-        """Runs that fill their rooms alike, given the bits of every position in sending order."""
-        rows, columns = cells_of(*source.size)
-        whole = self._tell(source, [(0, len(position_bits))], False)
-        per_position = np.repeat(whole.cell_bits, 16) * (1 + copies) / 16
-        share = np.cumsum(position_bits / position_bits.sum() * rooms.sum() + per_position)
-        edges = np.cumsum(rooms) / rooms.sum() * share[-1]
-        ends = np.searchsorted(share, edges[:-1]) + 1
-        # Every run has at least one position.
-        least = np.arange(1, len(rooms))
-        ends = np.clip(
-            np.maximum.accumulate(np.maximum(ends, least)), least, len(share) - len(rooms) + least
-        )
-        for k in range(1, len(ends)):
-            ends[k] = max(ends[k], ends[k - 1] + 1)
-        bounds = [0, *ends.tolist(), rows * columns * 16]
-        return [(a, b - a) for a, b in itertools.pairwise(bounds)]
 
     # --- decoder -----------------------------------------------------------------------------
 
@@ -622,8 +595,8 @@ class DetailCoder:
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What slices say of the base layer.
+class _BaseParts:
+    """The base layer in slices: which tokens each brings, and how likely they are.
 
     Args:
         runs: of positions, a slice each.
@@ -660,7 +633,7 @@ class _Told:
         """The stream of a slice, which begins with its tokens."""
         first = sum(len(some) for some in self.cells[:number])
         writer = SliceWriter(models)
-        for rows in waves_of(self.cells[number], self.columns):
+        for rows in wavefronts(self.cells[number], self.columns):
             for segment in range(self.tokens.shape[1]):
                 writer.write_indices(
                     self.tokens[first + rows, segment], self.counts[first + rows, segment]
@@ -682,6 +655,25 @@ class _Told:
             ),
         )  # fmt: skip
         return np.concatenate([writer.bits(), stream.bits()])
+
+
+def _cut(
+    position_bits: NDArray[np.float64], whole: _BaseParts, rooms: IntArray, copies: bool
+) -> list[tuple[int, int]]:
+    """Runs that fill their rooms alike, given the bits of every position in sending order."""
+    per_position = np.repeat(whole.cell_bits, 16) * (1 + copies) / 16
+    share = np.cumsum(position_bits / position_bits.sum() * rooms.sum() + per_position)
+    edges = np.cumsum(rooms) / rooms.sum() * share[-1]
+    ends = np.searchsorted(share, edges[:-1]) + 1
+    # Every run has at least one position.
+    least = np.arange(1, len(rooms))
+    ends = np.clip(
+        np.maximum.accumulate(np.maximum(ends, least)), least, len(share) - len(rooms) + least
+    )
+    for k in range(1, len(ends)):
+        ends[k] = max(ends[k], ends[k - 1] + 1)
+    bounds = [0, *ends.tolist(), len(position_bits)]
+    return [(a, b - a) for a, b in itertools.pairwise(bounds)]
 
 
 @dataclass

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from semantic.codec import fixed_point as fp
 
@@ -97,20 +97,6 @@ def product(
     stored = torch.int8 if device.type == "cpu" and torch.backends.mkldnn.is_available() else None
     matrix = whole.T.contiguous().to(device, stored or torch.float32)
     return Product(matrix, offset.to(device), scale.to(device))
-
-
-def exact_product(
-    layer: nn.Module,
-    unit: int,
-    unit_out: int,
-    limit: int,
-    device: torch.device,
-    *,
-    shifted: bool = False,
-) -> Product:
-    """:func:`product` of a linear layer."""
-    assert isinstance(layer, nn.Linear)
-    return product(layer.weight, layer.bias, unit, unit_out, limit, device, shifted=shifted)
 
 
 def check_exact(bound: Tensor) -> None:

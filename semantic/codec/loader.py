@@ -13,15 +13,15 @@ from pathlib import Path
 from semantic.backbone import WeightsError
 from semantic.checkpoint import read_metadata
 from semantic.codec.detail_checkpoint import base_file, is_two_layer, load_two_layer
-from semantic.codec.settings import EncoderSettings, Purpose
+from semantic.codec.settings import DecodeFor, EncoderSettings
 from semantic.codec.two_layer import TwoLayerCodec
 from semantic.codec.vq_codec import Codec, load_vq_codec
 from semantic.geometries import CHECKPOINT_FOLDER, DEFAULT_CODEC
 
 __all__ = [
+    "DecodeFor",
     "EncoderSettings",
     "PictureCodec",
-    "Purpose",
     "WeightsError",
     "checkpoint_file",
     "load_codec",
@@ -67,7 +67,7 @@ def load_codec(
     towers: bool = True,
     amp: bool = False,
     compiled: bool = False,
-    purpose: Purpose = "fidelity",
+    decode_for: DecodeFor = "fidelity",
 ) -> PictureCodec:
     """Load a trained codec of either kind.
 
@@ -78,18 +78,18 @@ def load_codec(
             neither them nor the libraries behind them, and starts in half the time.
         amp: decode in bfloat16 where that is safe.
         compiled: compile the decoder with its first picture; wants a C++ compiler.
-        purpose: what decoded pictures are for: ``"fidelity"``, near the photo in every pixel, or
+        decode_for: what decoded pictures are for: ``"fidelity"``, near the photo in every pixel, or
             ``"recognition"``, where few bits should show what is there.
 
     Raises:
         WeightsError: a checkpoint or tower that is missing, damaged or another version, a codec without a
-            head for the purpose, or a device that is not there.
+            head for it, or a device that is not there.
     """
     file = checkpoint_file(checkpoint)
     if is_two_layer(file):
         return load_two_layer(
-            file, device, towers=towers, amp=amp, compiled=compiled, purpose=purpose
+            file, device, towers=towers, amp=amp, compiled=compiled, decode_for=decode_for
         )
-    if purpose != "fidelity":
-        raise WeightsError(f"{file}: this codec has one decoder, and none for {purpose}")
+    if decode_for != "fidelity":
+        raise WeightsError(f"{file}: this codec has one decoder, and none for {decode_for}")
     return load_vq_codec(file, device, towers=towers, amp=amp, compiled=compiled)

@@ -57,10 +57,10 @@ class RecognitionHead(nn.Module):
         self.refine = Refinement(config.refine_width)
 
     @classmethod
-    def from_layer(cls, layer: DetailLayer, more_blocks: int) -> RecognitionHead:
+    def from_layer(cls, layer: DetailLayer, extra_blocks: int) -> RecognitionHead:
         """A head that begins as the layer's own, with blocks more that begin as nothing."""
         sizes: DetailConfig = layer.config
-        blocks = len(layer.decoder.blocks) + more_blocks
+        blocks = len(layer.decoder.blocks) + extra_blocks
         head = cls(HeadConfig(sizes.transform_width, sizes.refine_width, blocks))
         missing, _ = head.decoder.load_state_dict(layer.decoder.state_dict(), strict=False)
         for name in missing:

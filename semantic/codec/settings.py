@@ -9,7 +9,7 @@ from typing import Literal
 from semantic.index_frame import MAX_PAYLOAD_BITS, IndexFrameError
 
 # What a decoded picture is for: near the photo in every pixel, or showing what is there.
-Purpose = Literal["fidelity", "recognition"]
+DecodeFor = Literal["fidelity", "recognition"]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The learned prior of the base layer's indices: how likely is every codeword, given those before it.
 
-Cells are told in waves, so that the cells left, above, above left and above right of one are known; within
-a cell segment by segment. Segments of one token say much about each other, which indices of fixed length pay
-for again and again. Computed in whole numbers, as :mod:`semantic.codec.integer_prior`.
+Cells are coded in wavefronts, so that the cells left, above, above left and above right of one are known;
+within a cell segment by segment. Segments of one token say much about each other, which indices of fixed
+length pay for again and again. Computed in whole numbers, as :mod:`semantic.codec.integer_prior`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semantic.codec import fixed_point as fp
-from semantic.codec.exact_products import clip_values, exact_product, shift_values, whole_float32
+from semantic.codec.exact_products import (
+    Product,
+    clip_values,
+    product,
+    shift_values,
+    whole_float32,
+)
 
 IntArray = NDArray[np.int64]
 
@@ -120,11 +126,13 @@ class IntegerTokenPrior:
         self._vectors_of = codewords.to(device)
         self.segments, self.codewords, _ = codewords.shape
 
-        def first(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-            return exact_product(layer, CODEWORD_UNIT, hidden, fp.INPUT_LIMIT, device)
+        def first(layer: nn.Module) -> Product:
+            assert isinstance(layer, nn.Linear)
+            return product(layer.weight, layer.bias, CODEWORD_UNIT, hidden, fp.INPUT_LIMIT, device)
 
-        def further(layer: nn.Module, unit: int) -> Callable[[Tensor], Tensor]:
-            return exact_product(layer, hidden, unit, limit, device, shifted=True)
+        def further(layer: nn.Module, unit: int) -> Product:
+            assert isinstance(layer, nn.Linear)
+            return product(layer.weight, layer.bias, hidden, unit, limit, device, shifted=True)
 
         self._context = first(prior.context)
         self._own = [first(layer) for layer in prior.own]
@@ -132,6 +140,7 @@ class IntegerTokenPrior:
         self._heads = [further(layer, LOGIT_UNIT) for layer in prior.heads]
         self._frequencies = _frequencies()
 
+    @torch.inference_mode()
     def counts(
         self, tokens: IntArray, cells: Sequence[IntArray], columns: int
     ) -> NDArray[np.float64]:
@@ -142,50 +151,41 @@ class IntegerTokenPrior:
             cells: as for :meth:`run`.
             columns: likewise.
         """
-        found = np.zeros((*tokens.shape, self.codewords))
-
-        def choose(rows: IntArray, segment: int, given: NDArray[np.float64]) -> IntArray:
-            found[rows, segment] = given
-            return tokens[rows, segment]
-
-        self.run(cells, columns, choose, tokens)
-        return found
+        vectors = self._no_vectors(len(tokens))
+        vectors[:-1] = self._vectors(tokens)
+        with whole_float32():
+            context = self._look_around(vectors, _rows_before(cells, columns))
+            return np.stack([self._count(context, tokens, k) for k in range(self.segments)], 1)
 
     @torch.inference_mode()
-    def run(
-        self,
-        cells: Sequence[IntArray],
-        columns: int,
-        choose: Choose,
-        tokens: IntArray | None = None,
-    ) -> IntArray:
+    def run(self, cells: Sequence[IntArray], columns: int, choose: Choose) -> IntArray:
         """Pass over the cells of some slices, whose contexts stay within each.
 
         Args:
             cells: of every slice, numbers counted row by row, rising.
             columns: of the picture's cells.
-            choose: gives the indices of some rows (cells, slice by slice); rows rise, a slice's cells come
-                wave by wave.
-            tokens: int64 ``[n, M]``, where they are known before: then waves are computed all at once, and
-                ``choose`` is called once per segment for all rows.
+            choose: gives the indices of some rows (cells, slice by slice), called wavefront by wavefront;
+                the rows of a call rise.
 
         Returns:
             indices of all rows, int64 ``[n, M]``.
         """
         numbers = np.concatenate(cells)
         before = _rows_before(cells, columns)
-        found = np.zeros((len(numbers), self.segments), np.int64) if tokens is None else tokens
-        width = self._vectors_of.shape[-1] * self.segments
-        vectors = torch.zeros(len(numbers) + 1, width + 1, dtype=torch.int8, device=self._device)
+        found = np.zeros((len(numbers), self.segments), np.int64)
+        vectors = self._no_vectors(len(numbers))
         with whole_float32():
-            if tokens is not None:
-                vectors[:-1] = self._vectors(tokens)
-                self._choose(np.arange(len(numbers)), vectors, before, found, choose)
-                return found
-            for rows in waves_of(numbers, columns):
-                self._choose(rows, vectors, before, found, choose)
+            for rows in wavefronts(numbers, columns):
+                context = self._look_around(vectors, before[rows])
+                for k in range(self.segments):
+                    found[rows, k] = choose(rows, k, self._count(context, found[rows], k))
                 vectors[torch.from_numpy(rows)] = self._vectors(found[rows])
         return found
+
+    def _no_vectors(self, rows: int) -> Tensor:
+        """Of so many cells, none of them known, and of the one that never is."""
+        width = self.segments * self._vectors_of.shape[-1] + 1
+        return torch.zeros(rows + 1, width, dtype=torch.int8, device=self._device)
 
     def _vectors(self, tokens: IntArray) -> Tensor:
         """Codewords of whole tokens, and that they are known: int8 ``[n, M d + 1]``."""
@@ -197,23 +197,23 @@ class IntegerTokenPrior:
         places = torch.from_numpy(tokens[:, :segments]).to(self._device)
         return self._vectors_of[numbers, places].flatten(1)
 
-    def _choose(
-        self, rows: IntArray, vectors: Tensor, before: IntArray, found: IntArray, choose: Choose
-    ) -> None:
-        around = vectors[torch.from_numpy(before[rows]).to(self._device)].flatten(1)
-        base = self._context(around)
-        for k in range(self.segments):
-            hidden = base if not k else base + self._own[k - 1](self._own_vectors(found[rows], k))
-            hidden = shift_values(clip_values(hidden, fp.HIDDEN_LIMIT))
-            hidden = self._hidden[k](hidden)
-            logits = torch.round(self._heads[k](shift_values(clip_values(hidden, fp.HIDDEN_LIMIT))))
-            below = (logits.amax(1, keepdim=True) - logits).clamp(0, _REACH)
-            counts = self._frequencies[below.cpu().numpy().astype(np.int64)]
-            found[rows, k] = choose(rows, k, counts)
+    def _look_around(self, vectors: Tensor, before: IntArray) -> Tensor:
+        """What the cells before some cells say: float32 ``[n, width]``."""
+        return self._context(vectors[torch.from_numpy(before).to(self._device)].flatten(1))
+
+    def _count(self, context: Tensor, tokens: IntArray, segment: int) -> NDArray[np.float64]:
+        """How likely all codewords of a segment are, given those before it in ``tokens``."""
+        hidden = context
+        if segment:
+            hidden = hidden + self._own[segment - 1](self._own_vectors(tokens, segment))
+        hidden = self._hidden[segment](shift_values(clip_values(hidden, fp.HIDDEN_LIMIT)))
+        logits = self._heads[segment](shift_values(clip_values(hidden, fp.HIDDEN_LIMIT))).round()
+        below = (logits.amax(1, keepdim=True) - logits).clamp(0, _REACH)
+        return self._frequencies[below.cpu().numpy().astype(np.int64)]
 
 
-def waves_of(cells: IntArray, columns: int) -> list[IntArray]:
-    """Rows of cells that are told together, wave by wave, each rising.
+def wavefronts(cells: IntArray, columns: int) -> list[IntArray]:
+    """Rows of cells that are coded together, wavefront by wavefront, each rising.
 
     Args:
         cells: numbers counted row by row, of a slice or of several one after the other.

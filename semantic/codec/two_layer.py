@@ -240,6 +240,13 @@ class TwoLayerCodec:
         width, height = received.size
         return tensor_to_picture(picture[:, :, :height, :width] / 255)
 
+    @torch.inference_mode()
+    def base_bits(self, picture: Image.Image, query: str) -> tuple[float, int]:
+        """Bits of the base layer's indices: as coded (the ideal length), and what a fixed length takes."""
+        padded = pad_to_cells(picture_to_tensor(self.prepare(picture)).to(self.device))
+        tokens = self._base.encode(padded, [check_query(query)])[0]
+        return self._coder.base_bits(tokens), tokens.numel() * self._base.bits_per_token
+
     @property
     def usual_focus(self) -> float:
         """How far bits follow the question where nobody says."""

@@ -20,11 +20,9 @@ from semantic.codec.detail_layer import DetailLayer
 from semantic.codec.entropy import logistic_table
 from semantic.codec.vq_codec import Codec
 from semantic.dataset import PhotoSet
-from semantic.training.base_pictures import BatchWatch, make_base_pictures
 from semantic.training.detail_batch import DetailBatch, load_rows
 from semantic.training.detail_recipe import DetailRecipe, DetailTraining
-from semantic.training.training_loop import Run, Watch, take_steps
-from semantic.training_log import Report, TrainingLog
+from semantic.training.training_loop import Run, Task, train_task
 
 CHECKPOINT_FILE = "two_layer.safetensors"
 # How far a step counts for its gain: losses at high gains are larger, but not in proportion more worth.
@@ -32,7 +30,7 @@ _GAIN_BALANCE = 0.7
 _VALIDATION_LOG_GAINS = (-1.8, -0.9, 0.0, 0.9)
 
 
-class DetailTask:
+class DetailTask(Task[DetailLayer]):
     """Trains a detail layer over a base layer.
 
     Args:
@@ -66,17 +64,6 @@ class DetailTask:
         """See :func:`detail_loss`."""
         return detail_loss(self.module, batch, self._recipe.training)
 
-    def after_step(self, rate_share: float) -> dict[str, float]:
-        """Nothing else learns."""
-        return {}
-
-    def state(self) -> dict[str, Any]:
-        """Nothing else learned."""
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Nothing to take up."""
-
     def validate(self, run: Run) -> dict[str, float]:
         """Bits per pixel and PSNR at four gains."""
         return validate(run, self.averaged(run))
@@ -99,12 +86,8 @@ def train_detail(
     photos: PhotoSet,
     output: Path,
     *,
-    max_minutes: float | None = None,
-    report: Report | None = None,
-    watch: Watch | None = None,
-    watch_base: BatchWatch | None = None,
     init_from: Path | None = None,
-    stop_after: int | None = None,
+    **options: Any,
 ) -> Run:
     """Train a detail layer over a base layer, or go on with the run that ``output`` holds.
 
@@ -113,34 +96,14 @@ def train_detail(
         base: the codec with the base layer, on the device to train on.
         photos: the training set, square.
         output: gets the base pictures, ``state.pt``, ``log.jsonl`` and ``two_layer.safetensors``.
-        max_minutes: anneal on elapsed time instead of steps, and end then.
-        report: called with every logged entry.
-        watch: called after every step: number, share of the schedule done, seconds.
-        watch_base: as for :func:`~semantic.training.base_pictures.make_base_pictures`.
         init_from: a two-layer checkpoint whose weights a new run starts from.
-        stop_after: leave off at this step without finishing.
+        options: of :func:`semantic.training.training_loop.train_task`; errors as there.
 
     Raises:
-        NotFiniteError: a loss that is not finite; ``state.pt`` keeps the last good state.
-        TrainingError: a state of another recipe or other photos, or too few photos.
         WeightsError: ``init_from`` is missing, damaged or of other sizes.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    base_layer = BaseLayer(base)
-    base_id = base.geometry.codec_id
-    # Before the hours that follow.
-    task = DetailTask(recipe, base_layer, base_id, base.device, init_from)
-    bases = make_base_pictures(output, base_layer, base_id, photos, watch_base)
-    run = Run.begin(task, recipe.training, photos, bases, base.device, output)
-    log = TrainingLog(output, report, run.step)
-    try:
-        take_steps(
-            run, output, output / CHECKPOINT_FILE, log,
-            max_minutes=max_minutes, watch=watch, stop_after=stop_after,
-        )  # fmt: skip
-    finally:
-        log.close()
-    return run
+    task = DetailTask(recipe, BaseLayer(base), base.geometry.codec_id, base.device, init_from)
+    return train_task(task, recipe.training, base, photos, output / CHECKPOINT_FILE, **options)
 
 
 def detail_loss(
@@ -171,9 +134,11 @@ def detail_loss(
 
 @torch.inference_mode()
 def validate(run: Run, layer: DetailLayer) -> dict[str, float]:
-    """Bits per pixel and PSNR of a layer on the held-out photos at four gains."""
+    """Bits per pixel and PSNR of a layer on the held-out photos at four gains; bits of their indices."""
     numbers = run.validation_numbers
-    found: dict[str, float] = {}
+    indices = torch.from_numpy(run.bases.tokens[2 * numbers]).long().to(run.device)
+    token_bits = layer.prior.tokens.bits(indices, layer.prior.codewords)
+    found = {"token_bits_per_picture": float(token_bits.mean())}
     for log_gain in _VALIDATION_LOG_GAINS:
         bpp, psnr_db = [], []
         for begin in range(0, len(numbers), 16):

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from semantic.codec.detail_layer import DetailConfig
-from semantic.codec_config import CONFIG_FOLDER, ConfigError
+from semantic.codec_config import CONFIG_FOLDER, AdversarialConfig, ConfigError
 from semantic.plain_yaml import read_plain_yaml
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -83,24 +83,20 @@ class RecognitionTraining(Schedule):
     """How the recognition head learns.
 
     Args:
-        pixels: weight of the logarithm of the squared error.
-        likeness: weight of how differently the tower's maps see source and picture.
-        classes: weight of the divergence of what the tower's classifier says of the two.
+        log_mse_weight: of the logarithm of the squared error.
+        feature_weight: of how differently the tower's maps see source and picture.
+        class_weight: of the divergence of what the tower's classifier says of the two.
         tower_sides: sides in pixels at which the tower looks, one drawn for every step.
-        adversarial_from: share of the schedule after which phase II begins, eq. (14); 1: never.
-        adversarial_weight: of its term, adaptive.
-        adversary_channels: of the discriminator's first layer.
-        adversary_rate: its learning rate.
+        adversarial: phase II, eq. (14); its share of the schedule may be 1: never.
     """
 
-    pixels: Positive = 0.3
-    likeness: Positive = 1.0
-    classes: Annotated[float, Field(ge=0)] = 0.15
+    log_mse_weight: Positive = 0.3
+    feature_weight: Positive = 1.0
+    class_weight: Annotated[float, Field(ge=0)] = 0.15
     tower_sides: tuple[Annotated[int, Field(ge=32, le=512)], ...] = (160, 192, 224)
-    adversarial_from: Share = 0.75
-    adversarial_weight: Positive = 0.1
-    adversary_channels: Annotated[int, Field(ge=4)] = 32
-    adversary_rate: Positive = 0.0002
+    adversarial: AdversarialConfig = AdversarialConfig.model_validate(
+        {"weight": 0.1, "begins": 0.75}
+    )
 
 
 class DetailRecipe(_Strict):
@@ -123,12 +119,12 @@ class RecognitionRecipe(_Strict):
 
     Args:
         codec: checkpoint of the codec, in the folder of shipped checkpoints, or a path.
-        more_blocks: residual blocks that the head has beyond the first one's.
+        extra_blocks: residual blocks that the head has beyond the first one's.
         training: how it learns.
     """
 
     codec: Path
-    more_blocks: Annotated[int, Field(ge=0, le=8)] = 2
+    extra_blocks: Annotated[int, Field(ge=0, le=8)] = 2
     training: RecognitionTraining = RecognitionTraining()
 
 

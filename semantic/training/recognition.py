@@ -8,6 +8,7 @@ network.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,13 @@ from semantic.codec.detail_checkpoint import load_detail_of
 from semantic.codec.detail_layer import DetailLayer
 from semantic.codec.recognition_head import RecognitionHead, write_head
 from semantic.codec.vq_codec import Codec
-from semantic.codec_config import AdversarialConfig, PackagedTowers
+from semantic.codec_config import PackagedTowers
 from semantic.dataset import PhotoSet
 from semantic.discriminator import Adversary
 from semantic.index_search import unlikeness
-from semantic.training.base_pictures import BatchWatch, make_base_pictures
 from semantic.training.detail_batch import DetailBatch, load_rows
 from semantic.training.detail_recipe import RecognitionRecipe
-from semantic.training.training_loop import Run, Watch, take_steps
-from semantic.training_log import Report, TrainingLog
+from semantic.training.training_loop import Run, Task, train_task
 from semantic.training_state import TrainingError
 
 HEAD_FILE = "two_layer_recognition.safetensors"
@@ -41,7 +40,7 @@ _VALIDATION_LOG_GAINS = (-2.4, -1.8, -0.9)
 _DEPTHS = (0, 1, 2, 3, 4)
 
 
-class Onlooker(nn.Module):
+class FrozenTower(nn.Module):
     """What a frozen tower sees in pictures, and what its classifier makes of it.
 
     Args:
@@ -71,14 +70,14 @@ class Onlooker(nn.Module):
         return list(found["image_intermediates"]), functional.linear(pooled, self.weight, self.bias)
 
 
-class RecognitionTask:
+class RecognitionTask(Task[RecognitionHead]):
     """Trains a second head for a two-layer codec.
 
     Args:
         recipe: of the head.
         codec_id: of the codec.
         layer: its detail layer; stays as it is.
-        onlooker: who must see the same in photo and picture.
+        tower: that must see the same in photo and picture.
         device: to train on.
     """
 
@@ -87,24 +86,18 @@ class RecognitionTask:
         recipe: RecognitionRecipe,
         codec_id: str,
         layer: DetailLayer,
-        onlooker: Onlooker,
+        tower: FrozenTower,
         device: torch.device,
     ) -> None:
         config = recipe.training
         self._recipe, self._codec_id = recipe, codec_id
         torch.manual_seed(config.seed)
         self._layer = layer.to(device).eval().requires_grad_(False)
-        self._onlooker = onlooker.to(device).eval()
-        self.module = RecognitionHead.from_layer(layer, recipe.more_blocks).to(device)
+        self._tower = tower.to(device).eval()
+        self.module = RecognitionHead.from_layer(layer, recipe.extra_blocks).to(device)
         self.module.train().requires_grad_(True)
         self.recipe_text = recipe.model_dump_json()
-        phase_two = AdversarialConfig(
-            weight=config.adversarial_weight,
-            begins=config.adversarial_from,
-            channels=config.adversary_channels,
-            learning_rate=config.adversary_rate,
-        )
-        self._adversary = Adversary(phase_two, config.seed, device)
+        self._adversary = Adversary(config.adversarial, config.seed, device)
         self._last: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
@@ -127,18 +120,17 @@ class RecognitionTask:
             values = self._received(batch)
             made = self._made(self.module, batch, values)
         with torch.no_grad():
-            seen, wanted = self._onlooker(pictures, side)
-        look, said = self._onlooker(made.clamp(0, 1), side)
+            seen, wanted = self._tower(pictures, side)
+        look, said = self._tower(made.clamp(0, 1), side)
         log_mse = (made - pictures).square().mean((1, 2, 3)).clamp_min(_LEAST_MSE).log().mean()
         even = torch.ones_like(pictures[:, :1])
         apart = unlikeness(look, seen, even).mean()
-        classes = functional.kl_div(
-            said.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean"
-        )
-        loss = config.pixels * log_mse + config.likeness * apart + config.classes * classes
+        classes = _divergence(said, wanted).mean()
+        loss = config.log_mse_weight * log_mse + config.feature_weight * apart
+        loss = loss + config.class_weight * classes
         terms = {"log_mse": log_mse, "unlikeness": apart, "classes": classes}
         self._last = None
-        if progress >= config.adversarial_from:
+        if progress >= config.adversarial.begins:
             fooled = self._adversary.judge(made)
             weight = self._adversary.weight(loss, fooled, self.module.refine.last.weight)
             loss = loss + weight * fooled
@@ -167,41 +159,45 @@ class RecognitionTask:
 
     @torch.inference_mode()
     def validate(self, run: Run) -> dict[str, float]:
-        """PSNR, unlikeness and divergence of classes on the held-out photos, beside the layer's own head."""
-        found: dict[str, float] = {}
+        """PSNR and what the tower sees on the held-out photos, beside the layer's own head."""
         heads = {"": self._averaged(run), "fidelity_": None}
-        for log_gain in _VALIDATION_LOG_GAINS:
-            sums: dict[str, list[float]] = {}
-            for begin in range(0, len(run.validation_numbers), 16):
-                rows = 2 * run.validation_numbers[begin : begin + 16]
-                parts = load_rows(run.photos, run.bases, rows)
-                pictures, bases, tokens = (part.to(run.device) for part in parts)
-                gains = torch.full_like(pictures[:, :1, ::8, ::8], log_gain)
-                inside = torch.ones_like(gains, dtype=torch.bool)
-                batch = DetailBatch(pictures, bases, tokens, gains, inside, inside)
-                values = self._received(batch)
-                seen, wanted = self._onlooker(pictures / 255, 224)
-                for name, head in heads.items():
-                    made = self._layer.synthesise(values, bases, gains, inside, head)
-                    made = made.clamp(0, 255).round()
-                    error = (made - pictures).square().flatten(1).mean(1)
-                    look, said = self._onlooker(made / 255, 224)
-                    even = torch.ones_like(pictures[:, :1])
-                    divergence = wanted.softmax(1) * (wanted.log_softmax(1) - said.log_softmax(1))
-                    for key, value in (
-                        ("psnr_db", 10 * torch.log10(255**2 / error.clamp_min(1e-3))),
-                        ("unlikeness", unlikeness(look, seen, even)),
-                        ("classes", divergence.sum(1)),
-                        ("same_class", (said.argmax(1) == wanted.argmax(1)).float()),
-                    ):
-                        sums.setdefault(name + key, []).extend(value.tolist())
-            found |= {f"{k}_at_{log_gain:g}": float(np.mean(v)) for k, v in sums.items()}
-        return found
+        found: dict[str, list[float]] = {}
+        parts = range(0, len(run.validation_numbers), 16)
+        for log_gain, begin in itertools.product(_VALIDATION_LOG_GAINS, parts):
+            rows = 2 * run.validation_numbers[begin : begin + 16]
+            loaded = load_rows(run.photos, run.bases, rows)
+            pictures, bases, tokens = (part.to(run.device) for part in loaded)
+            gains = torch.full_like(pictures[:, :1, ::8, ::8], log_gain)
+            inside = torch.ones_like(gains, dtype=torch.bool)
+            values = self._received(DetailBatch(pictures, bases, tokens, gains, inside, inside))
+            for name, head in heads.items():
+                made = self._layer.synthesise(values, bases, gains, inside, head)
+                for key, each in self._compare(pictures, made.clamp(0, 255).round()).items():
+                    found.setdefault(f"{name}{key}_at_{log_gain:g}", []).extend(each.tolist())
+        return {name: float(np.mean(each)) for name, each in found.items()}
+
+    def _compare(self, pictures: Tensor, made: Tensor) -> dict[str, Tensor]:
+        """Figures of every picture, 0..255."""
+        seen, wanted = self._tower(pictures / 255, 224)
+        look, said = self._tower(made / 255, 224)
+        error = (made - pictures).square().flatten(1).mean(1)
+        return {
+            "psnr_db": 10 * torch.log10(255**2 / error.clamp_min(1e-3)),
+            "unlikeness": unlikeness(look, seen, torch.ones_like(pictures[:, :1])),
+            "classes": _divergence(said, wanted),
+            "same_class": (said.argmax(1) == wanted.argmax(1)).float(),
+        }
 
     def write(self, run: Run, file: Path, record: Mapping[str, Any]) -> str:
         """A checkpoint of the head."""
         write_head(file, self._averaged(run), self._codec_id, record)
         return self._codec_id
+
+
+def _divergence(said: Tensor, wanted: Tensor) -> Tensor:
+    """Kullback and Leibler's, of what logits say from what those of the photo say: ``[B]``."""
+    logs = said.log_softmax(1), wanted.log_softmax(1)
+    return functional.kl_div(*logs, log_target=True, reduction="none").sum(1)
 
 
 def train_recognition(
@@ -210,12 +206,7 @@ def train_recognition(
     base: Codec,
     photos: PhotoSet,
     output: Path,
-    *,
-    max_minutes: float | None = None,
-    report: Report | None = None,
-    watch: Watch | None = None,
-    watch_base: BatchWatch | None = None,
-    stop_after: int | None = None,
+    **options: Any,
 ) -> Run:
     """Train a recognition head, or go on with the run that ``output`` holds.
 
@@ -225,33 +216,15 @@ def train_recognition(
         base: the codec of its base layer, on the device to train on.
         photos: the training set, square.
         output: gets the base pictures, ``state.pt``, ``log.jsonl`` and the head.
-        max_minutes: as for :func:`semantic.training.detail.train_detail`.
-        report: likewise.
-        watch: likewise.
-        watch_base: likewise.
-        stop_after: likewise.
+        options: of :func:`semantic.training.training_loop.train_task`; errors as there.
 
     Raises:
-        NotFiniteError: a loss that is not finite; ``state.pt`` keeps the last good state.
-        TrainingError: towers that classify nothing, a state of another recipe or other photos, or too few
-            photos.
+        TrainingError: towers that classify nothing.
         WeightsError: weights that are missing or damaged.
     """
     towers = base.config.backbone
     if not isinstance(towers, PackagedTowers):
         raise TrainingError(f"{codec_file}: its image tower comes without a classifier")
-    output.mkdir(parents=True, exist_ok=True)
-    base_layer = BaseLayer(base)
-    layer, codec_id = load_detail_of(codec_file, base_layer)
-    task = RecognitionTask(recipe, codec_id, layer, Onlooker(towers), base.device)
-    bases = make_base_pictures(output, base_layer, base.geometry.codec_id, photos, watch_base)
-    run = Run.begin(task, recipe.training, photos, bases, base.device, output)
-    log = TrainingLog(output, report, run.step)
-    try:
-        take_steps(
-            run, output, output / HEAD_FILE, log,
-            max_minutes=max_minutes, watch=watch, stop_after=stop_after,
-        )  # fmt: skip
-    finally:
-        log.close()
-    return run
+    layer, codec_id = load_detail_of(codec_file, BaseLayer(base))
+    task = RecognitionTask(recipe, codec_id, layer, FrozenTower(towers), base.device)
+    return train_task(task, recipe.training, base, photos, output / HEAD_FILE, **options)

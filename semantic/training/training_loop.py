@@ -10,21 +10,24 @@ import math
 import os
 import pickle
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from semantic.codec.base_layer import BaseLayer
+from semantic.codec.vq_codec import Codec
 from semantic.dataset import PhotoSet
-from semantic.training.base_pictures import BasePictures
+from semantic.training.base_pictures import BasePictures, BatchWatch, make_base_pictures
 from semantic.training.detail_batch import DetailBatch, draw_batch
 from semantic.training.detail_recipe import Schedule
-from semantic.training_log import TrainingLog
+from semantic.training_log import Report, TrainingLog
 from semantic.training_state import STATE_FILE, NotFiniteError, TrainingError
 
 FINAL_RATE_SHARE = 0.03
@@ -32,33 +35,39 @@ CHECKPOINT_EVERY_S = 120.0
 LOG_EVERY = 100
 
 Watch = Callable[[int, float, float], None]
+Trained = TypeVar("Trained", bound=nn.Module)
 
 
-class Task(Protocol):
-    """What a run trains."""
+class Task(ABC, Generic[Trained]):
+    """What a run trains.
 
-    @property
-    def module(self) -> nn.Module:
-        """Its parameters, on the device to train on."""
+    Attributes:
+        module: its parameters, on the device to train on.
+        recipe_text: all that a state must have been made by to be taken up again, JSON.
+    """
 
-    @property
-    def recipe_text(self) -> str:
-        """All that a state must have been made by to be taken up again."""
+    module: Trained
+    recipe_text: str
 
+    @abstractmethod
     def loss(self, batch: DetailBatch, progress: float) -> tuple[Tensor, dict[str, float]]:
         """Scalar to go down in, and figures for the log; ``progress`` is the share of the schedule done."""
 
-    def after_step(self, rate_share: float) -> dict[str, float]:
-        """Whatever else learns from the last batch; figures for the log."""
-
+    @abstractmethod
     def validate(self, run: Run) -> dict[str, float]:
         """Figures of the averaged weights on the held-out photos."""
 
+    @abstractmethod
     def write(self, run: Run, file: Path, record: Mapping[str, Any]) -> str:
         """The averaged weights as a checkpoint; the codec's id."""
 
+    def after_step(self, rate_share: float) -> dict[str, float]:
+        """Whatever else learns from the last batch; figures for the log."""
+        return {}
+
     def state(self) -> dict[str, Any]:
         """What :meth:`after_step` changed, for :meth:`load_state`."""
+        return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state` gave."""
@@ -68,7 +77,7 @@ class Task(Protocol):
 class Run:
     """Everything a run carries from step to step."""
 
-    task: Task
+    task: Task[Any]
     schedule: Schedule
     optimizer: torch.optim.Optimizer
     photos: PhotoSet
@@ -83,7 +92,7 @@ class Run:
     @classmethod
     def begin(
         cls,
-        task: Task,
+        task: Task[Any],
         schedule: Schedule,
         photos: PhotoSet,
         bases: BasePictures,
@@ -114,31 +123,61 @@ class Run:
         return run
 
 
-def take_steps(
-    run: Run,
-    output: Path,
+def train_task(
+    task: Task[Any],
+    schedule: Schedule,
+    base: Codec,
+    photos: PhotoSet,
     file: Path,
-    log: TrainingLog,
     *,
-    max_minutes: float | None,
-    watch: Watch | None,
-    stop_after: int | None,
-) -> bool:
-    """To the end of the schedule (True) or to ``stop_after`` (False).
+    max_minutes: float | None = None,
+    report: Report | None = None,
+    watch: Watch | None = None,
+    watch_base: BatchWatch | None = None,
+    stop_after: int | None = None,
+) -> Run:
+    """Train, or go on with the run in the checkpoint's folder.
 
     Args:
-        run: at any step.
-        output: gets ``state.pt``.
-        file: the checkpoint, written ever again.
-        log: of the run.
+        task: what is trained.
+        schedule: of its recipe.
+        base: the codec of the base layer, on the device to train on.
+        photos: the training set, square.
+        file: the checkpoint, in the folder of the run; base pictures, ``state.pt`` and ``log.jsonl`` lie
+            beside it.
         max_minutes: anneal on elapsed time instead of steps, and end then.
+        report: called with every logged entry.
         watch: called after every step: number, share of the schedule done, seconds.
+        watch_base: as for :func:`~semantic.training.base_pictures.make_base_pictures`.
         stop_after: leave off at this step without finishing.
 
     Raises:
         NotFiniteError: a loss that is not finite; ``state.pt`` keeps the last good state.
+        TrainingError: a state of another recipe or other photos, or too few photos.
     """
-    state_file = output / STATE_FILE
+    output = file.parent
+    output.mkdir(parents=True, exist_ok=True)
+    layer = BaseLayer(base)
+    bases = make_base_pictures(output, layer, base.geometry.codec_id, photos, watch_base)
+    run = Run.begin(task, schedule, photos, bases, base.device, output)
+    log = TrainingLog(output, report, run.step)
+    try:
+        _take_steps(run, file, log, max_minutes, watch, stop_after)
+    finally:
+        log.close()
+    return run
+
+
+def _take_steps(
+    run: Run,
+    file: Path,
+    log: TrainingLog,
+    max_minutes: float | None,
+    watch: Watch | None,
+    stop_after: int | None,
+) -> None:
+    """To the end of the schedule, or to ``stop_after`` without finishing."""
+    state_file = file.parent / STATE_FILE
     last_save = time.monotonic()
     terms: list[dict[str, float]] = []
     flushed = torch.set_flush_denormal(True)  # what starts at zero makes denormals, which are slow
@@ -167,7 +206,6 @@ def take_steps(
     finally:
         if flushed:
             torch.set_flush_denormal(False)
-    return progress >= 1.0
 
 
 def _progress(run: Run, max_minutes: float | None) -> float:

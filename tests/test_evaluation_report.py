@@ -144,15 +144,30 @@ def test_tables_hold_the_summary_s_numbers(page: str, summary: pl.DataFrame) -> 
 
 def test_wins_are_counted(page: str, table: pl.DataFrame, summary: pl.DataFrame) -> None:
     found = compare_at_equal_symbols(table, summary)
-    lines = [
-        cells(line)
-        for line in section(page, "Where UO-ISC wins, and where JPEG 2000 wins").splitlines()
-    ]
-    (psnr,) = [line for line in lines if line[0] == "animals: PSNR (dB)"]
+    lines = [cells(line) for line in section(page, "Who wins where").splitlines()]
+    pair = ["animals", "UO-ISC", "JPEG 2000", "PSNR (dB)"]
+    (psnr,) = [line for line in lines if line[:4] == pair]
     winners = [one.winner for one in found if one.metric == "psnr_db"]
-    assert psnr[1:4] == [str(winners.count(sign)) for sign in (1, -1, 0)]
+    assert psnr[4:7] == [str(winners.count(sign)) for sign in (1, -1, 0)]
     largest = min(one.found.mean for one in found if one.metric == "psnr_db" and one.winner < 0)
-    assert psnr[5].startswith(f"{largest:+.2f} [")
+    assert psnr[8].startswith(f"{largest:+.2f} [")
+
+
+def test_differences_stand_at_every_es_n0(
+    page: str, table: pl.DataFrame, summary: pl.DataFrame
+) -> None:
+    part = section(page, "Who wins where").split("**animals, AWGN, code rate 1/2**")[1]
+    lines = [cells(line) for line in part.split("**animals")[0].strip().splitlines()]
+    (shown,) = [line for line in lines if line[0] == "PSNR (dB)"]
+    found = {
+        f"{one.point[3]:g} dB": one
+        for one in compare_at_equal_symbols(table, summary)
+        if one.metric == "psnr_db" and one.point[:3] == ("animals", "awgn", "fixed")
+    }
+    assert lines[0][3:] == list(found)
+    for head, value in zip(lines[0][3:], shown[3:], strict=True):
+        mark = {1: "**", 0: "", -1: "*"}[found[head].winner]
+        assert value == f"{mark}{found[head].found.mean:+.2f}{mark}"
 
 
 def test_a_poor_table_says_what_it_lacks(table: pl.DataFrame) -> None:
@@ -164,7 +179,7 @@ def test_a_poor_table_says_what_it_lacks(table: pl.DataFrame) -> None:
     )
     page = make_report(few, summarise(few), {}, {})
     assert page.count("not in this table") == 5
-    assert "no UO-ISC and JPEG 2000 with equal symbols" in page
+    assert "no UO-ISC and picture coder with equal symbols" in page
     assert "No answers were judged." in page
     assert "48, 48 of them n/a" in page
     assert "None drawn." in page

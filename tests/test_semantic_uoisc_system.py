@@ -134,7 +134,7 @@ def test_a_focus_that_would_be_ignored_is_refused(tmp_path: Path) -> None:
 
 def test_only_the_codec_is_shared() -> None:
     one, other = make(bits_per_pixel=0.5), make(bits_per_pixel=1)
-    assert cached_codec(None, "cpu") is cached_codec(None, "cpu")
+    assert cached_codec(None, "cpu", "fidelity") is cached_codec(None, "cpu", "fidelity")
     source = load_photo("flower", 160)
     before = one.encode(source, QUERY, 0).to_bits()
     other.decode(whole(other.encode(load_photo("rocket", 160), OTHER, 1)), OTHER)

@@ -1,4 +1,4 @@
-"""The paper's claims beside what a table measured, and UO-ISC against JPEG 2000 at equal symbols.
+"""The paper's claims beside what a table measured, and UO-ISC against picture coders at equal symbols.
 
 Which system is which: a ``uoisc`` system whose label says "without ... pretrained" was trained from random
 weights, one that says "without text" hears no question; both are ablations. A JPEG 2000 system is lossless
@@ -70,9 +70,9 @@ def is_lossless(kind: str, label: str) -> bool:
     return kind == "jpeg2000" and "lossless" in label.lower()
 
 
-def is_lossy(kind: str, label: str) -> bool:
-    """JPEG 2000 with a budget."""
-    return kind == "jpeg2000" and "lossless" not in label.lower()
+def is_rival(kind: str, label: str) -> bool:
+    """A picture coder with a budget."""
+    return kind in ("jpeg2000", "webp", "avif") and not is_lossless(kind, label)
 
 
 def is_query_aware(kind: str, label: str) -> bool:
@@ -171,7 +171,7 @@ def _pairs(here: pl.DataFrame, claim: Claim) -> Iterator[tuple[str, str]]:
 
 
 def compare_at_equal_symbols(table: pl.DataFrame, summary: pl.DataFrame) -> list[Comparison]:
-    """Every UO-ISC system (no ablations) against every JPEG 2000 that spends as many symbols, everywhere."""
+    """Every UO-ISC system (no ablations) against every picture coder of as many symbols, everywhere."""
     by_point = points_of(table)
     sent = summary.filter(pl.col("snr_db").is_not_null(), pl.col("symbols").is_not_null())
     where = [name for name in POINT if name not in ("system",)]
@@ -185,7 +185,7 @@ def compare_at_equal_symbols(table: pl.DataFrame, summary: pl.DataFrame) -> list
             for kind, first, symbols in systems
             if is_full(kind, first)
             for other, second, spent in systems
-            if is_lossy(other, second) and abs(spent / symbols - 1) <= EQUAL_SYMBOLS
+            if is_rival(other, second) and abs(spent / symbols - 1) <= EQUAL_SYMBOLS
         ]
         for first, second in pairs:
             measured = differences(

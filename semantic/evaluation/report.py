@@ -6,7 +6,7 @@ The sentences stand in ``results_template.md``. The same table gives the same by
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import starmap
 from pathlib import Path
 from string import Template
@@ -50,6 +50,8 @@ _DIGITS = {
     "ms_ssim": 4,
     "feature_distance": 4,
 }
+# What separates systems at every Es/N0 is shown of these; of the rest, who was ahead how often.
+_SHOWN_DIFFERENCES = ("match", "psnr_db", "feature_distance")
 _NOTHING = "-"
 _CAPTIONS = {
     "fig3": "Fig. 3 of the paper: what is received, and what the judge says of it",
@@ -84,6 +86,7 @@ def make_report(
         equal_symbols=f"{100 * EQUAL_SYMBOLS:.0f}",
         claims=_claims(check_claims(table, summary)),
         wins=_wins(comparisons),
+        differences=_differences(comparisons),
         paper_geometry=_paper_geometry(),
         tables=_tables(summary),
         policy_table=POLICY_NAMES["table"],
@@ -151,22 +154,54 @@ def _percent(one: Comparison) -> str:
 
 
 def _wins(found: Sequence[Comparison]) -> str:
-    """Per set and metric: how often who was ahead, and by how much at most."""
+    """Per set, pair and metric: how often who was ahead, and by how much at most."""
     if not found:
-        return "This table has no UO-ISC and JPEG 2000 with equal symbols."
+        return "This table has no UO-ISC and picture coder with equal symbols."
     rows = []
-    for name in dict.fromkeys(one.point[0] for one in found):
-        for metric in COMPARED:
-            here = [one for one in found if one.point[0] == name and one.metric == metric]
-            if here:
-                ours = [one for one in here if one.winner > 0]
-                theirs = [one for one in here if one.winner < 0]
-                counts = [str(len(part)) for part in (ours, theirs)]
-                undecided = str(len(here) - len(ours) - len(theirs))
-                leads = [_largest(ours), _largest(theirs)]
-                rows.append([f"{name}: {METRIC_NAMES[metric]}", *counts, undecided, *leads])
-    head = ("metric", "UO-ISC ahead", "JPEG 2000 ahead", "undecided")
-    return markdown_table((*head, "UO-ISC's largest lead", "JPEG 2000's largest lead"), rows)
+    for key, here in _grouped(found, lambda one: (one.point[0], one.first, one.second, one.metric)):
+        ours = [one for one in here if one.winner > 0]
+        theirs = [one for one in here if one.winner < 0]
+        counts = (len(ours), len(theirs), len(here) - len(ours) - len(theirs))
+        leads = [_largest(ours), _largest(theirs)]
+        rows.append([*key[:3], METRIC_NAMES[key[3]], *map(str, counts), *leads])
+    head = ("set", "first", "second", "metric", "first ahead", "second ahead", "undecided")
+    return markdown_table((*head, "first's largest lead", "second's largest lead"), rows)
+
+
+def _differences(found: Sequence[Comparison]) -> str:
+    """Per set, channel and policy: what separates every pair at every Es/N0."""
+    sections = []
+    for (name, channel, policy), here in _grouped(found, lambda one: one.point[:3]):
+        every_db = sorted({one.point[3] for one in here})
+        rows = []
+        shown = [one for one in here if one.metric in _SHOWN_DIFFERENCES]
+        for key, line in _grouped(shown, lambda one: (one.metric, one.first, one.second)):
+            by_db = {one.point[3]: one for one in line}
+            cells = [_signed(by_db[at]) if at in by_db else _NOTHING for at in every_db]
+            rows.append([METRIC_NAMES[key[0]], *key[1:], *cells])
+        title = f"**{name}, {CHANNEL_NAMES[channel]}, {POLICY_NAMES[policy]}**"
+        head = ("metric", "first", "second", *(f"{at:g} dB" for at in every_db))
+        sections.append(f"{title}\n\n{markdown_table(head, rows)}")
+    return "\n\n".join(sections)
+
+
+def _signed(one: Comparison) -> str:
+    """First minus second: bold where the first is ahead, italic where the second is."""
+    mark = {1: "**", 0: "", -1: "*"}[one.winner]
+    return f"{mark}{one.found.mean:+.{_DIGITS[one.metric]}f}{mark}"
+
+
+def _grouped(
+    found: Sequence[Comparison], key: Callable[[Comparison], tuple[str, ...]]
+) -> Iterator[tuple[tuple[str, ...], list[Comparison]]]:
+    """Comparisons of a key, metrics in the order of tables."""
+    order = {metric: place for place, metric in enumerate(COMPARED)}
+    groups: dict[tuple[str, ...], list[Comparison]] = {}
+    for one in sorted(
+        found, key=lambda one: (one.point[:3], one.second, one.first, order[one.metric])
+    ):
+        groups.setdefault(key(one), []).append(one)
+    yield from groups.items()
 
 
 def _largest(found: Sequence[Comparison]) -> str:

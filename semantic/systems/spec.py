@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from semantic.codec.settings import DecodeFor
 from semantic.frame_geometry import MAX_PAYLOAD_BITS
 
 __all__ = [
@@ -52,6 +53,7 @@ class UoiscSpec(_Spec):
             error; None means the codec's usual.
         soft: estimate what was lost from its LLRs.
         base_copies: the two-layer codec's slices repeat each other's base tokens.
+        decode_for: which of the two-layer codec's heads makes the pictures.
         image_size: side of its pictures in pixels, for a codec that takes any.
     """
 
@@ -63,6 +65,7 @@ class UoiscSpec(_Spec):
     search_likeness: float | None = Field(None, ge=0, le=1000)
     soft: bool = False
     base_copies: bool = False
+    decode_for: DecodeFor = "fidelity"
     image_size: int | None = Field(None, ge=16, le=1024)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from semantic.checkpoint import EMBEDDED_CHECKPOINT
 from semantic.codec.loader import PictureCodec, load_codec, taught_by
-from semantic.codec.settings import EncoderSettings
+from semantic.codec.settings import DecodeFor, EncoderSettings
 from semantic.codec.two_layer import TwoLayerCodec
 from semantic.codec.vq_codec import Codec
 from semantic.index_frame import IndexFrame, IndexFrameError, NothingReceivedError
@@ -23,13 +23,15 @@ _SIDE = 160
 
 
 @cache
-def cached_codec(checkpoint: Path | None, device: str) -> PictureCodec:
+def cached_codec(checkpoint: Path | None, device: str, decode_for: DecodeFor) -> PictureCodec:
     """A codec for all systems of this process that use it; its towers are read with the first picture.
 
     Raises:
         WeightsError: as :func:`semantic.codec.loader.load_codec`.
     """
-    return load_codec(checkpoint or EMBEDDED_CHECKPOINT, device, towers=False)
+    return load_codec(
+        checkpoint or EMBEDDED_CHECKPOINT, device, towers=False, decode_for=decode_for
+    )
 
 
 def settings_of(spec: UoiscSpec) -> EncoderSettings:
@@ -51,7 +53,7 @@ def size_of(spec: UoiscSpec, device: str) -> tuple[int, int]:
         ValueError: another side than the codec's.
         WeightsError: as :func:`semantic.codec.loader.load_codec`.
     """
-    codec = cached_codec(spec.checkpoint, device)
+    codec = cached_codec(spec.checkpoint, device, spec.decode_for)
     side = _SIDE if isinstance(codec, TwoLayerCodec) else codec.image_size
     if spec.image_size is not None and isinstance(codec, TwoLayerCodec):
         side = spec.image_size
@@ -81,9 +83,10 @@ class UoiscSystem:
     kind = "uoisc"
 
     def __init__(self, spec: UoiscSpec, device: str) -> None:
-        codec = self._codec = cached_codec(spec.checkpoint, device)
+        codec = self._codec = cached_codec(spec.checkpoint, device, spec.decode_for)
         self.image_size, self._bits = size_of(spec, device)
         self._soft = spec.soft
+        self._decode_for = spec.decode_for
         self._focus = _focus(spec, codec)
         self._settings = settings_of(spec)
         self.label = spec.label
@@ -113,9 +116,10 @@ class UoiscSystem:
     def notes(self) -> list[str]:
         """See :class:`semantic.systems.system.System`."""
         search = describe_search(self._settings.search_steps, self._settings.search_likeness)
+        head = ", decoded for recognition" if self._decode_for == "recognition" else ""
         return [
             f"{self.label}: codec {self.codec_id} ({self._codec.name}), {self._bits} bits a picture, focus "
-            f"{self._focus:g}, {search}, {'soft' if self._soft else 'hard'} decisions"
+            f"{self._focus:g}, {search}, {'soft' if self._soft else 'hard'} decisions{head}"
         ]
 
 

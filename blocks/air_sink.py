@@ -8,6 +8,7 @@ be set. One Python block of few calls: a whole chunk of samples is one message.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 
 import numpy as np
@@ -25,6 +26,7 @@ from blocks.air_messages import (
 )
 from blocks.burst_modulator import LENGTH_TAG
 from blocks.guarded_sockets import GuardedSockets
+from blocks.worker_thread import WorkerThread
 from blocks.zmq_messages import (
     MessageReader,
     MessageWriter,
@@ -41,6 +43,8 @@ MAX_RECEIVERS = 16
 # A receiver that was left behind and comes back may still have a window of old chunks in its queue.
 _HIGH_WATER_MARK = 4 * WINDOW_CHUNKS
 _WAIT_MS = 50
+# Between bursts, when nobody calls the block, receivers are heard so often.
+_HEAR_S = 0.2
 # Messages taken at a time: a receiver that shouts must not keep the samples from going out.
 _READIES_AT_A_TIME = 256
 
@@ -86,6 +90,9 @@ class AirSink(gr.sync_block):
         self._filled = 0
         self._burst_samples = 0
         self._left = 0
+        # The scheduler's thread and the one that listens in between take turns at the socket.
+        self._lock = threading.Lock()
+        self._listener = WorkerThread("AirSink", self._listen)
         self._sockets = GuardedSockets(keys, binds=True)
         limits = SocketLimits(_HIGH_WATER_MARK, 0, MAX_READY_BYTES)
         self._socket = self._sockets.open(zmq.ROUTER, bind=address, limits=limits)
@@ -94,8 +101,24 @@ class AirSink(gr.sync_block):
         self._sockets.start()
         self.address = bound_address(self._socket)
 
+    @property
+    def failure(self) -> BaseException | None:
+        """Why receivers are no longer heard."""
+        return self._listener.failure or self._sockets.guard.failure
+
+    def start(self) -> bool:
+        """Called by the scheduler: begin to listen."""
+        self._listener.start()
+        return True
+
+    def stop(self) -> bool:
+        """Called by the scheduler: stop listening."""
+        self._listener.stop()
+        return True
+
     def close(self) -> None:
         """Give the socket back; the block cannot be started again."""
+        self.stop()
         self._sockets.close()
 
     def to_json(self) -> dict[str, int]:
@@ -111,7 +134,10 @@ class AirSink(gr.sync_block):
 
     def work(self, inputs: list[NDArray[np.complex64]], _outputs: list[object]) -> int:
         """Cut into chunks and send; takes only what could be sent."""
-        samples = inputs[0]
+        with self._lock:
+            return self._take_all(inputs[0])
+
+    def _take_all(self, samples: NDArray[np.complex64]) -> int:
         starts = self._starts(samples.size)
         done = 0
         while done < samples.size:
@@ -167,6 +193,12 @@ class AirSink(gr.sync_block):
     def _is_free(self) -> bool:
         free = self._listeners.may_send(self._writer.next_number, time.monotonic())
         return free and (bool(self._listeners.peers) or not self._wait)
+
+    def _listen(self) -> None:
+        """While nothing is sent, receivers still say that they are there: an unread queue would fill up."""
+        while not self._listener.stopping.wait(_HEAR_S):
+            with self._lock:
+                self._hear()
 
     def _hear(self) -> None:
         """Take what receivers have said."""

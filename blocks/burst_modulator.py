@@ -42,7 +42,8 @@ class BurstModulator(gr.sync_block):
     """Bits to bursts.
 
     Message ports: ``frames`` (in) PDUs of :class:`~blocks.index_source.IndexSource`; ``sent`` (out) one
-    message after the last sample of a frame has been handed on. Stream output: complex samples.
+    message after the last sample of a frame has been handed on: true, or false for one that was refused,
+    in the order of the frames. Stream output: complex samples.
 
     Args:
         mcs: index of the code rate.
@@ -57,6 +58,9 @@ class BurstModulator(gr.sync_block):
 
     A frame that the waveform cannot express (or whose code blocks do not go into the burst limit) is
     refused and counted.
+
+    Attributes:
+        failure: why nothing more will be sent.
 
     Raises:
         WaveformError: an mcs that the waveform cannot express.
@@ -87,13 +91,14 @@ class BurstModulator(gr.sync_block):
         self.symbols_sent = 0
         self.payload_symbols_sent = 0
         self.code_blocks_sent = 0
-        self._frames: deque[Iterator[Burst]] = deque()
+        self._frames: deque[Iterator[Burst] | None] = deque()  # None: refused
         self._bursts: Iterator[Burst] = iter(())
         self._samples: NDArray[np.complex64] = np.empty(0, np.complex64)
         self._tag: str | None = None
         self._tail: deque[tuple[NDArray[np.complex64], str | None]] = deque()
         self._frame_open = False
         self._finish = threading.Event()
+        self.failure: BaseException | None = None
 
     def set_mcs(self, mcs: int) -> None:
         """Use another code rate for the frames that arrive from now on.
@@ -113,7 +118,7 @@ class BurstModulator(gr.sync_block):
 
     def _on_frame(self, pdu: pmt.pmt_base) -> None:
         try:
-            frame_id, codec_tag, bits = pdu_to_bits(pdu)
+            frame_id, codec_tag, stream, bits = pdu_to_bits(pdu)
             # What the waveform cannot express must be refused here: work() could only fail.
             bursts = build_bursts(
                 bits,
@@ -121,16 +126,27 @@ class BurstModulator(gr.sync_block):
                 codec_tag=codec_tag,
                 mcs=self._mcs,
                 max_burst_symbols=self._max_burst_symbols,
+                stream=stream,
             )
             self._frames.append(bursts)
         except ValueError as error:
             self.frames_refused += 1
             _LOG.warning("frame refused: %s", error)
-            self.message_port_pub(PORT_SENT, pmt.PMT_T)
+            self._frames.append(None)
+        except Exception as error:
+            self.failure = error
+            raise
 
     def work(self, _inputs: list[object], outputs: list[NDArray[np.complex64]]) -> int:
         """Copy what is ready into the output buffer."""
-        out = outputs[0]
+        try:
+            return self._work(outputs[0])
+        except Exception as error:
+            # GNU Radio would print it and go on without this block.
+            self.failure = error
+            raise
+
+    def _work(self, out: NDArray[np.complex64]) -> int:
         done = 0
         while done < out.size:
             if self._samples.size == 0 and not self._next_samples():
@@ -169,14 +185,15 @@ class BurstModulator(gr.sync_block):
             self._frame_open = False
             self.frames_sent += 1
             self.message_port_pub(PORT_SENT, pmt.PMT_T)
-        if self._frames:
-            return self._open_frame()
+        while self._frames:
+            bursts = self._frames.popleft()
+            if bursts is None:
+                self.message_port_pub(PORT_SENT, pmt.PMT_F)
+                continue
+            self._bursts = bursts
+            self._frame_open = True
+            return self._next_samples()
         return self._next_tail()
-
-    def _open_frame(self) -> bool:
-        self._bursts = self._frames.popleft()
-        self._frame_open = True
-        return self._next_samples()
 
     def _next_tail(self) -> bool:
         if self._tail:

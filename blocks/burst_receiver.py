@@ -12,7 +12,9 @@ stream breaks there, and no burst is put together from both sides of the break.
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from queue import Queue
@@ -43,6 +45,8 @@ _PIECE_SAMPLES = 32_768
 # Bursts that may wait for the decoder.
 _BURSTS_WAITING = 4
 _WAIT_S = 0.05
+# Between two looks whether whoever comes next has caught up.
+_HELD_S = 0.005
 _CONSTELLATION_SYMBOLS = 2048
 # Records of the latest bursts; the totals in `statistics` cover all of them.
 _RECORDS_KEPT = 10_000
@@ -73,6 +77,10 @@ class BurstReceiver(gr.sync_block):
         when_full: ``block`` makes the flowgraph wait, ``drop`` drops samples.
         max_iterations: limit of the LDPC decoder.
         settle_samples: samples at every start that are passed over, while a radio settles.
+
+    Attributes:
+        is_behind: asked before a burst is handed on: where the flowgraph may wait, it waits while whoever
+            comes next has too many bursts before it.
     """
 
     def __init__(
@@ -112,6 +120,7 @@ class BurstReceiver(gr.sync_block):
         self._time_key = pmt.intern(RX_TIME_TAG)
         self._clock = RxClock(self._sample_rate_hz)
         self._times_read = 0
+        self.is_behind: Callable[[], bool] = lambda: False
 
     @property
     def failure(self) -> BaseException | None:
@@ -286,10 +295,15 @@ class BurstReceiver(gr.sync_block):
         self.records.append(record)
         if received.burst is None:
             return
+        while self._when_full == "block" and self.is_behind() and not self._is_stopping():
+            time.sleep(_HELD_S)
         self.message_port_pub(
             PORT_BURSTS, to_pdu(received.burst.header, received.burst.blocks, record)
         )
         self._publish_constellation(received.burst.constellation)
+
+    def _is_stopping(self) -> bool:
+        return self._find_worker.stopping.is_set() or self._decode_worker.stopping.is_set()
 
     def _publish_constellation(self, symbols: NDArray[np.complex64]) -> None:
         stride = max(1, symbols.size // _CONSTELLATION_SYMBOLS)

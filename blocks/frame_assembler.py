@@ -1,11 +1,12 @@
 """Putting code blocks back together: bursts in, index frames out. No GNU Radio, no sockets.
 
-Any burst says which frame and which code blocks it carries, so bursts may be missing, doubled or late. A
-frame is handed on when it is complete, when a burst of another frame arrives, or when it is asked for.
+Any burst says which frame and which code blocks it carries, so bursts may be missing, doubled or late, and
+those of several senders may alternate.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -15,6 +16,12 @@ from numpy.typing import NDArray
 from blocks.modem.header import BurstHeader
 from semantic.geometries import GeometryTable
 from semantic.index_frame import FrameGeometry, IndexFrame
+
+# Frames that are open at a time: the ninth that begins closes the first.
+MOST_OPEN = 8
+_REMEMBERED = 256
+
+_Key = tuple[int, int, int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,7 @@ class AssembledFrame:
         blocks: code blocks of the frame.
         blocks_ok: code blocks received with a good CRC.
         bursts: bursts that contributed, by fate.
+        stream: of the sender, 0..31.
     """
 
     frame: IndexFrame | None
@@ -34,6 +42,7 @@ class AssembledFrame:
     blocks: int
     blocks_ok: int
     bursts: dict[str, int]
+    stream: int = 0
 
     @property
     def complete(self) -> bool:
@@ -48,14 +57,24 @@ class _OpenFrame:
     bits: NDArray[np.uint8]
     llrs: NDArray[np.int8]
     ok: NDArray[np.bool_]
+    first_burst: int
+    last_burst: int = 0
+    last_s: float = 0.0
     bursts: dict[str, int] = field(default_factory=dict)
 
 
 class FrameAssembler:
-    """Collects the code blocks of one frame at a time.
+    """Collects the code blocks of frames, of several at a time.
+
+    A frame is handed on when it is complete, when another of its stream that began after its last burst is
+    complete (its sender has moved on), when too many are open, when it is overdue, or at the end.
 
     Args:
         geometries: of the codecs and rates that are known; a stream stands for every whole number of bytes.
+
+    Attributes:
+        blocks_late: code blocks that came after their frame was handed on without them.
+        blocks_repeated: code blocks of frames that were complete: the frame was sent twice.
 
     Raises:
         IndexFrameError: two geometries that a burst header cannot tell apart.
@@ -63,14 +82,18 @@ class FrameAssembler:
 
     def __init__(self, geometries: Iterable[FrameGeometry]) -> None:
         self._geometries = GeometryTable(geometries)
-        self._open: _OpenFrame | None = None
-        self._last_finished: tuple[int, int] | None = None
+        self._open: OrderedDict[_Key, _OpenFrame] = (
+            OrderedDict()
+        )  # in the order in which they began
+        self._finished: OrderedDict[_Key, bool] = OrderedDict()  # and whether they were complete
+        self._bursts = 0
         self.blocks_late = 0
+        self.blocks_repeated = 0
 
     @property
     def waiting(self) -> bool:
         """True while a frame is begun and not complete."""
-        return self._open is not None
+        return bool(self._open)
 
     def knows(self, header: BurstHeader) -> bool:
         """True where the burst's codec tag names a geometry that has its number of bits."""
@@ -83,6 +106,7 @@ class FrameAssembler:
         bits: NDArray[np.uint8],
         llrs: NDArray[np.int8],
         fate: str,
+        now_s: float = 0.0,
     ) -> list[AssembledFrame]:
         """Take the code blocks of one burst; returns the frames that this closes.
 
@@ -92,6 +116,7 @@ class FrameAssembler:
             bits: ``uint8 [blocks, payload_bits]``.
             llrs: ``int8 [blocks, payload_bits]``.
             fate: the burst's fate, counted with the frame.
+            now_s: when it came, for :meth:`overdue`.
 
         Raises:
             ValueError: the codec is not known.
@@ -101,32 +126,50 @@ class FrameAssembler:
             raise ValueError(
                 f"no codec with tag {header.codec_tag:04x} and {header.frame_bits} bits"
             )
-        if self._last_finished == (header.stream, header.frame_id):
-            self.blocks_late += header.blocks
+        key = _key(header)
+        if key in self._finished:
+            if self._finished[key]:
+                self.blocks_repeated += header.blocks
+            else:
+                self.blocks_late += header.blocks
             return []
-        finished = []
-        if self._open is not None and not _same_frame(self._open.header, header):
-            finished += self.finish()
-        if self._open is None:
-            self._open = _begin(header, geometry)
-        self._store(self._open, header, ok, bits, llrs)
-        self._open.bursts[fate] = self._open.bursts.get(fate, 0) + 1
-        if self._open.ok.all():
-            finished += self.finish()
-        return finished
+        self._bursts += 1
+        if key not in self._open:
+            self._open[key] = _begin(header, geometry, self._bursts)
+        frame = self._open[key]
+        self._store(frame, header, ok, bits, llrs)
+        frame.bursts[fate] = frame.bursts.get(fate, 0) + 1
+        frame.last_burst, frame.last_s = self._bursts, now_s
+        if frame.ok.all():
+            passed = [
+                other
+                for other, one in self._open.items()
+                if one.header.stream == header.stream and one.last_burst < frame.first_burst
+            ]
+            return self._close([*passed, key])
+        return self._close(list(self._open)[: max(0, len(self._open) - MOST_OPEN)])
+
+    def overdue(self, before_s: float) -> list[AssembledFrame]:
+        """Close the frames whose last burst came before a time."""
+        return self._close([key for key, one in self._open.items() if one.last_s < before_s])
 
     def finish(self) -> list[AssembledFrame]:
-        """Close the open frame, complete or not; an empty list where there is none."""
-        if self._open is None:
-            return []
-        open_frame, self._open = self._open, None
-        header = open_frame.header
-        self._last_finished = (header.stream, header.frame_id)
-        good = int(open_frame.ok.sum())
-        frame = _to_index_frame(open_frame) if good else None
-        return [
-            AssembledFrame(frame, header.frame_id, header.frame_blocks, good, open_frame.bursts)
-        ]
+        """Close all open frames, complete or not, in the order in which they began."""
+        return self._close(list(self._open))
+
+    def _close(self, keys: list[_Key]) -> list[AssembledFrame]:
+        return [self._close_one(key) for key in keys]
+
+    def _close_one(self, key: _Key) -> AssembledFrame:
+        one = self._open.pop(key)
+        header, good = one.header, int(one.ok.sum())
+        self._finished[key] = good == header.frame_blocks
+        if len(self._finished) > _REMEMBERED:
+            self._finished.popitem(last=False)
+        frame = _to_index_frame(one) if good else None
+        return AssembledFrame(
+            frame, header.frame_id, header.frame_blocks, good, one.bursts, header.stream
+        )
 
     @staticmethod
     def _store(
@@ -145,7 +188,7 @@ class FrameAssembler:
             frame.ok[number] = ok[row]
 
 
-def _begin(header: BurstHeader, geometry: FrameGeometry) -> _OpenFrame:
+def _begin(header: BurstHeader, geometry: FrameGeometry, first_burst: int) -> _OpenFrame:
     plan = header.plan
     shape = (plan.blocks, plan.payload_bits)
     return _OpenFrame(
@@ -154,12 +197,20 @@ def _begin(header: BurstHeader, geometry: FrameGeometry) -> _OpenFrame:
         bits=np.zeros(shape, np.uint8),
         llrs=np.zeros(shape, np.int8),
         ok=np.zeros(plan.blocks, np.bool_),
+        first_burst=first_burst,
     )
 
 
-def _same_frame(one: BurstHeader, other: BurstHeader) -> bool:
-    keys = ("stream", "frame_id", "frame_bits", "frame_blocks", "mcs", "codec_tag")
-    return all(getattr(one, key) == getattr(other, key) for key in keys)
+def _key(header: BurstHeader) -> _Key:
+    """What bursts of one frame have in common."""
+    return (
+        header.stream,
+        header.frame_id,
+        header.frame_bits,
+        header.frame_blocks,
+        header.mcs,
+        header.codec_tag,
+    )
 
 
 def _to_index_frame(open_frame: _OpenFrame) -> IndexFrame:

@@ -38,15 +38,21 @@ class GuardedSockets:
             AddressError: the address is in use or cannot be understood; all sockets are given back.
         """
         try:
+            # Watched before it is connected, or the first connection might be missed.
             socket = open_socket(
-                self._context, kind, bind=bind, connect=connect, limits=limits, keys=self._keys
+                self._context,
+                kind,
+                bind=bind,
+                connect=connect,
+                limits=limits,
+                keys=self._keys,
+                prepare=self.guard.watch,
             )
         except BaseException:
             self.guard.close()
             self._context.destroy(linger=0)
             raise
         self._sockets.append(socket)
-        self.guard.watch(socket)
         return socket
 
     def start(self) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
+
+_LOG = logging.getLogger(__name__)
 
 
 class WorkerThread:
@@ -12,10 +15,15 @@ class WorkerThread:
     Args:
         name: of the thread, for debuggers.
         run: returns soon after :attr:`stopping` is set.
+
+    Attributes:
+        failure: what ended the function, where that was an error: whoever owns the thread has to ask, and
+            to end what cannot go on without it.
     """
 
     def __init__(self, name: str, run: Callable[[], None]) -> None:
         self.stopping = threading.Event()
+        self.failure: BaseException | None = None
         self._name = name
         self._run = run
         self._thread: threading.Thread | None = None
@@ -23,7 +31,7 @@ class WorkerThread:
     def start(self) -> None:
         """Begin; the thread must not be running."""
         self.stopping.clear()
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread = threading.Thread(target=self._guarded, name=self._name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -32,3 +40,10 @@ class WorkerThread:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def _guarded(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:  # noqa: BLE001 (kept, and asked for)
+            self.failure = error
+            _LOG.exception("thread %s failed", self._name)

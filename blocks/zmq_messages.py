@@ -26,6 +26,8 @@ _LOG = logging.getLogger(__name__)
 _Content = TypeVar("_Content")
 
 TOPIC_FRAME = b"frame"  # to the transmitter: indices to send
+TOPIC_RECEIPT = b"receipt"  # from the transmitter: what became of a frame
+TOPIC_READY = b"ready"  # to the receiver: how many pictures somebody will take
 TOPIC_PICTURE = b"picture"  # from the receiver: indices received
 TOPIC_STATISTICS = b"statistics"  # from the receiver, PUB only: running totals
 
@@ -35,17 +37,18 @@ MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 # received, counted as too large, and dropped.
 _SOCKET_LIMIT = 2
 
-# One more than any good message has, with a part for the peer's address on top.
-_MAX_PARTS = 5
+# One more than any good message has, with a peer's address and REQ's empty part on top.
+_MAX_PARTS = 6
 # Senders whose numbers are remembered, and how far back; the longest name a sender may have.
 _MAX_SENDERS = 1024
 _WINDOW = 64
 _MAX_SENDER_CHARACTERS = 64
 _MAX_NUMBER = (1 << 63) - 1
 
-# A peer that has gone without a word (power cut, cable pulled) is noticed after so long.
-_HEARTBEAT_MS = 2000
-_HEARTBEAT_TIMEOUT_MS = 10_000
+# A peer that has gone without a word (power cut, cable pulled) is noticed by the kernel after 19 s of
+# silence. Not by ZMQ's own heartbeats: behind a full queue libzmq does not read them, takes the peer for
+# dead, and loses what is on its way or aborts the process.
+_KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 10, 3, 3
 
 
 class MessageError(ValueError):
@@ -74,10 +77,11 @@ class MessageWriter:
         self._next += 1
         return [topic, json.dumps(numbered, separators=(",", ":")).encode(), payload]
 
-    def pack_frame(self, topic: bytes, frame: IndexFrame) -> list[bytes]:
-        """Parts of a message that carries an index frame."""
+    def pack_frame(self, topic: bytes, frame: IndexFrame, stream: int | None = None) -> list[bytes]:
+        """Parts of a message that carries an index frame, and the stream in which it was received."""
         header, payload = frame.to_message()
-        return self.pack(topic, json.loads(header), payload)
+        values = json.loads(header)
+        return self.pack(topic, values if stream is None else {**values, "stream": stream}, payload)
 
 
 def unpack_frame(parts: Sequence[bytes], topic: bytes) -> IndexFrame:
@@ -116,6 +120,14 @@ class Refusal(StrEnum):
     MALFORMED = "malformed"  # wrong parts, topic, header or payload
     REPLAYED = "replayed"  # this sender's message of this number has been here before
     OUT_OF_ORDER = "out_of_order"  # a later message of this sender has been here before
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A message that must not pass: why, and what is wrong with it."""
+
+    refusal: Refusal
+    detail: str
 
 
 class SequenceCheck:
@@ -185,20 +197,24 @@ class MessageReader:
         self, parts: list[bytes], parse: Callable[[list[bytes]], _Content]
     ) -> _Content | None:
         """As :meth:`read`, for a message that is here already."""
+        found = self.examine(parts, parse)
+        return None if isinstance(found, Dropped) else found
+
+    def examine(
+        self, parts: list[bytes], parse: Callable[[list[bytes]], _Content]
+    ) -> _Content | Dropped:
+        """As :meth:`check`, for who has to tell the sender."""
         if sum(map(len, parts)) > self._max_bytes:
-            self._drop(Refusal.OVERSIZED, f"more than {self._max_bytes} bytes")
-            return None
+            return self._drop(Refusal.OVERSIZED, f"more than {self._max_bytes} bytes")
         try:
-            sender, number = _origin(unpack_header(parts))
+            sender, number = origin(unpack_header(parts))
             content = parse(parts)
         except MessageError as error:
-            self._drop(Refusal.MALFORMED, str(error))
-            return None
+            return self._drop(Refusal.MALFORMED, str(error))
         # Only now: a damaged copy must not use up the number of the good one.
         refusal = self._sequence.refusal(sender, number)
         if refusal is not None:
-            self._drop(refusal, f"message {number} of sender {sender}")
-            return None
+            return self._drop(refusal, f"message {number} of sender {sender}")
         return content
 
     def to_json(self) -> dict[str, int]:
@@ -217,14 +233,16 @@ class MessageReader:
             if not socket.getsockopt(zmq.RCVMORE):
                 return parts
 
-    def _drop(self, refusal: Refusal, detail: str) -> None:
+    def _drop(self, refusal: Refusal, detail: str) -> Dropped:
         self.refused[refusal] += 1
         count = self.refused[refusal]
         if is_worth_a_line(count):
             _LOG.warning("message dropped, %s (%d so far): %s", refusal.value, count, detail[:200])
+        return Dropped(refusal, detail)
 
 
-def _origin(header: Mapping[str, Any]) -> tuple[str, int]:
+def origin(header: Mapping[str, Any]) -> tuple[str, int]:
+    """Who sent a message, and its number; raises MessageError where the header does not say."""
     sender, number = header.get("sender"), header.get("seq")
     if not (isinstance(sender, str) and 1 <= len(sender) <= _MAX_SENDER_CHARACTERS):
         raise MessageError("header: sender is missing or of the wrong type")
@@ -252,6 +270,7 @@ def open_socket(
     connect: str | None = None,
     limits: SocketLimits,
     keys: CurveKeys | None = None,
+    prepare: Callable[[zmq.Socket[bytes]], None] = lambda socket: None,
 ) -> zmq.Socket[bytes]:
     """A bounded socket: limited queue, limited message size, no endless waiting.
 
@@ -263,6 +282,7 @@ def open_socket(
         connect: address to connect to, or None.
         limits: queue length, longest wait, largest message.
         keys: encrypt and authenticate with these; None: neither.
+        prepare: called with the socket before it is bound or connected.
 
     Raises:
         AddressError: the address is in use or cannot be understood.
@@ -276,10 +296,13 @@ def open_socket(
     # A connection that has not come about takes no messages: a send waits for it and times out, instead
     # of filling a queue that nobody will ever read.
     socket.setsockopt(zmq.IMMEDIATE, 1)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _KEEPALIVE_IDLE_S)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _KEEPALIVE_INTERVAL_S)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, _KEEPALIVE_COUNT)
     if keys is not None:
         _encrypt(socket, keys, server=bind is not None)
+    prepare(socket)
     address = bind if bind is not None else connect
     try:
         if address is not None and "[" in address:

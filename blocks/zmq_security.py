@@ -171,6 +171,7 @@ class SocketGuard:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: CurveKeys | None) -> None:
         self.keys_refused = 0
         self.handshakes_failed = 0
+        self.connections = 0
         self._keys = keys
         self._watched: list[tuple[zmq.Socket[bytes], zmq.Socket[bytes]]] = []
         self._worker = WorkerThread("SocketGuard", self._run)
@@ -193,9 +194,10 @@ class SocketGuard:
         return False
 
     def watch(self, socket: zmq.Socket[bytes]) -> None:
-        """Count failed handshakes on a socket; before :meth:`start`."""
+        """Count handshakes on a socket, those that fail and those that do not; before :meth:`start`."""
         events = (
-            zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+            zmq.EVENT_HANDSHAKE_SUCCEEDED
+            | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
             | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
             | zmq.EVENT_HANDSHAKE_FAILED_AUTH
         )
@@ -209,12 +211,18 @@ class SocketGuard:
         """Stop, before the watched sockets are closed; then nobody new gets in where there are keys."""
         self._worker.stop()
         for socket, monitor in self._watched:
-            socket.disable_monitor()
+            if not socket.closed:
+                socket.disable_monitor()
             monitor.close()
         self._watched.clear()
         if self._authenticator is not None:
             self._authenticator.stop()
             self._authenticator = None
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended the guard's thread: nobody new gets in without it."""
+        return self._worker.failure
 
     def to_json(self) -> dict[str, int]:
         """The counts by cause."""
@@ -238,6 +246,9 @@ class SocketGuard:
 
     def _count(self, message: list[bytes]) -> None:
         (event,) = struct.unpack_from("=H", message[0])
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self.connections += 1
+            return
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             # The side that binds has counted the key itself; the other only learns of it here.
             if self._authenticator is None:

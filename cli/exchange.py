@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import signal
+import threading
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +21,7 @@ from cli.output import atomic_write, make_console, make_folder
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from blocks.frame_sender import FrameSender
+    from blocks.frame_sender import FrameSender, NobodyTakesError, Receipt
     from sdr_config.schema import Profile
     from semantic.codec.loader import PictureCodec
     from semantic.codec.settings import EncoderSettings
@@ -92,31 +96,25 @@ def send(
     first = next(pictures, None)
     if first is None:
         raise ExchangeError("no pictures to send")
-    zmq = settings.zmq
-    with FrameSender(zmq.frames_in, patience, zmq.send_timeout_ms, keys) as sender:
-        run = _Sending(sender, query, settings, encoder)
-        run.send(first)
-        for path in pictures:
-            run.pause(rate)
-            run.send(path)
+    run = _Sending(query, settings, encoder)
+    with FrameSender(settings.zmq.frames_in, patience, run.told, keys) as sender:
+        run.send_all(sender, itertools.chain([first], pictures), rate)
     run.report()
 
 
 class _Sending:
     """One run of ``uoisc send``: a bad picture does not stop it, but is told of in the end."""
 
-    def __init__(
-        self, sender: FrameSender, query: str | None, settings: Profile, encoder: EncoderSettings
-    ) -> None:
-        self._sender, self._query, self._settings = sender, query, settings
-        self._encoder = encoder
+    def __init__(self, query: str | None, settings: Profile, encoder: EncoderSettings) -> None:
+        self._query, self._settings, self._encoder = query, settings, encoder
         self._address = settings.zmq.frames_in
-        # Any number will do as long as the next picture has another: a receiver takes the same number
-        # twice in a row for one picture.
+        # A receiver takes the same number twice for one picture: every run begins anywhere and counts up.
         self._frame_id = secrets.randbits(32)
         self._started_s = self._due_s = time.monotonic()
         self._sent = 0
         self._failed: list[Exception] = []
+        self._paths: dict[int, Path] = {}  # of the frames that wait for a receipt
+        self._gave_up: NobodyTakesError | None = None
         self._console = make_console()
 
     @cached_property
@@ -126,7 +124,39 @@ class _Sending:
 
         return load_codec_of(self._settings)
 
-    def pause(self, per_second: float | None) -> None:
+    def send_all(self, sender: FrameSender, paths: Iterator[Path], rate: float | None) -> None:
+        """Hand pictures over, at most ``rate`` per second, and wait for the last receipt."""
+        from blocks.frame_sender import NobodyTakesError
+
+        try:
+            for number, path in enumerate(paths):
+                if number:
+                    self._pause(rate)
+                frame = self._make(path)
+                if frame is not None:
+                    self._paths[frame.frame_id] = path
+                    sender.send(frame, self._notice)
+            sender.finish(self._notice)
+        except NobodyTakesError as error:
+            if self._sent + len(self._failed) == 0 and len(self._paths) == 1:
+                raise
+            for frame_id, path in self._paths.items():
+                handed = frame_id in sender.waiting
+                self._fail(path, "no receipt, it may have been sent" if handed else "not taken")
+            self._gave_up = error
+
+    def told(self, receipt: Receipt) -> None:
+        """What became of a frame."""
+        path = self._paths.pop(receipt.frame_id)
+        if not receipt.sent:
+            self._fail(path, receipt.reason)
+            return
+        self._sent += 1
+        self._console.print(
+            f"{path}: sent by {self._address} as picture {receipt.frame_id}", markup=False
+        )
+
+    def _pause(self, per_second: float | None) -> None:
         """Wait for the next picture's turn."""
         if per_second is None:
             return
@@ -134,10 +164,10 @@ class _Sending:
         self._due_s = max(self._due_s + 1 / per_second, now_s)
         time.sleep(self._due_s - now_s)
 
-    def send(self, path: Path) -> None:
-        """Encode one photo, or read one frame, and hand it over."""
+    def _make(self, path: Path) -> IndexFrame | None:
+        """Encode one photo, or read one frame, and give it the next number; None where that fails."""
         from cli.picture_list import FRAME_ENDING
-        from semantic.index_frame import IndexFrame, IndexFrameError
+        from semantic.index_frame import MAX_FRAME_ID, IndexFrame, IndexFrameError
         from semantic.pictures import PictureError
 
         is_frame = path.suffix.lower() == FRAME_ENDING
@@ -146,12 +176,10 @@ class _Sending:
         except (PictureError, IndexFrameError) as error:
             self._failed.append(error)
             self._console.print(f"not sent: {error}", markup=False)
-            return
-        self._sender.send(frame, self._notice)
-        self._sent += 1
-        self._console.print(
-            f"{path}: picture {frame.frame_id} handed to {self._address}", markup=False
-        )
+            return None
+        numbered = replace(frame, frame_id=self._frame_id)
+        self._frame_id = (self._frame_id + 1) & MAX_FRAME_ID
+        return numbered
 
     def _encode(self, path: Path) -> IndexFrame:
         from semantic.pictures import read_picture
@@ -159,10 +187,11 @@ class _Sending:
         if self._query is None:
             raise typer.BadParameter(f"needed to encode {path}", param_hint="--query")
         with self._console.status(f"{self._sent} sent, encoding"):
-            picture = read_picture(path)
-            frame = self._codec.encode(picture, self._query, self._encoder, self._frame_id)
-        self._frame_id = (self._frame_id + 1) & 0xFFFF_FFFF
-        return frame
+            return self._codec.encode(read_picture(path), self._query, self._encoder)
+
+    def _fail(self, path: Path, reason: str) -> None:
+        self._failed.append(ExchangeError(f"{path}: {reason}"))
+        self._console.print(f"not sent: {path}: {reason}", markup=False)
 
     def _notice(self) -> None:
         self._console.print(f"waiting for the transmitter at {self._address}", markup=False)
@@ -174,6 +203,10 @@ class _Sending:
             seconds = time.monotonic() - self._started_s
             self._console.print(
                 f"{self._sent} of {total} pictures sent in {seconds:.1f} s", markup=False
+            )
+        if self._gave_up is not None:
+            raise ExchangeError(
+                f"{self._sent} pictures sent, {len(self._failed)} not, the rest not tried: {self._gave_up}"
             )
         if len(self._failed) == total == 1:
             raise self._failed[0]
@@ -201,46 +234,38 @@ def receive(
     make_folder(output)
     codec = load_codec_of(settings, towers=False)
 
-    import zmq
-
-    from blocks.zmq_messages import MessageReader, SocketLimits, open_socket
+    from blocks.frame_gaps import FrameGaps
+    from blocks.picture_taker import PictureTaker
 
     console = make_console()
-    context = zmq.Context[zmq.Socket[bytes]]()
-    reader = MessageReader()
-    ended = False
-
-    def end(*_: object) -> None:
-        nonlocal ended
-        ended = True
-
+    ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
-    done = 0
-    try:
-        socket = open_socket(
-            context,
-            zmq.PULL,
-            connect=settings.zmq.pictures_out,
-            limits=SocketLimits(_PICTURES_AHEAD, settings.zmq.send_timeout_ms),
-            keys=keys,
-        )
+        signal.signal(number, lambda *_: ended.set())
+    gaps = FrameGaps()
+    done = dropped = 0
+    with PictureTaker(settings.zmq.pictures_out, _PICTURES_AHEAD, keys) as taker:
         console.print(f"waiting for pictures from {settings.zmq.pictures_out}", markup=False)
-        while not ended and (count is None or done < count):
-            if socket.poll(_POLL_MS):
-                frame = reader.read(socket, _parse_picture)
-                done += frame is not None and _decode(frame, codec, output, console)
-    finally:
-        context.destroy(linger=0)
-    counts = {**reader.to_json(), "slices_damaged": codec.slices_damaged}
-    dropped = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
-    console.print(f"{done} pictures" + (f", dropped: {dropped}" if dropped else ""), markup=False)
-
-
-def _parse_picture(parts: list[bytes]) -> IndexFrame:
-    from blocks.zmq_messages import TOPIC_PICTURE, unpack_frame
-
-    return unpack_frame(parts, TOPIC_PICTURE)
+        while count is None or done < count:
+            # At the end what is here already is still decoded.
+            taker.asking = not ended.is_set()
+            picture = taker.take(_POLL_MS)
+            if picture is None:
+                if ended.is_set():
+                    break
+                continue
+            gaps.note(picture.stream, picture.frame.frame_id)
+            decoded = _decode(picture.frame, codec, output, console)
+            taker.done(picture)
+            done += decoded
+            dropped += not decoded
+        counts = {
+            "dropped": dropped,
+            **taker.reader.to_json(),
+            "slices damaged": codec.slices_damaged,
+            "numbers between them not seen here": gaps.missing,
+        }
+    parts = [f"{done} pictures", *(f"{n} {name}" for name, n in counts.items() if n)]
+    console.print(", ".join(parts).replace("_", " "), markup=False)
 
 
 def _decode(frame: IndexFrame, codec: PictureCodec, folder: Path, console: Console) -> bool:
@@ -253,11 +278,17 @@ def _decode(frame: IndexFrame, codec: PictureCodec, folder: Path, console: Conso
     except IndexFrameError as error:
         console.print(f"picture {frame.frame_id} dropped: {error}", markup=False)
         return False
-    path = folder / f"{frame.frame_id:010}.png"
+    path = _free_path(folder, f"{frame.frame_id:010}")
     atomic_write(path, partial(picture.save, format="PNG"))
     state = "complete" if frame.complete else f"{100 * frame.erased_fraction:.0f} % estimated"
     console.print(f"{path}: {state}, {time.monotonic() - started:.3f} s", markup=False)
     return True
+
+
+def _free_path(folder: Path, stem: str) -> Path:
+    """A name that no picture has: numbers come round again, pictures are never overwritten."""
+    names = (f"{stem}{f'-{k}' if k else ''}.png" for k in itertools.count())
+    return next(folder / name for name in names if not (folder / name).exists())
 
 
 def _load(profile: str, overrides: list[str] | None) -> Profile:

@@ -69,7 +69,7 @@ def tx(
         f"sending what arrives at {top.index_source.address}; {level_report(settings)}",
         markup=False,
     )
-    _run(top, duration, lambda: tx_line(record()), file, lambda: None)
+    _run(top, duration, lambda: tx_line(record()), file, top.fault)
 
 
 def rx(

@@ -99,11 +99,7 @@ def rx_record(top: Receiver) -> dict[str, Any]:
         "snr_db_latest": latest.snr_db,
         "cfo_hz_latest": latest.cfo_hz,
         "level_latest": latest.level,
-        "pictures": {
-            "complete": sink.pictures_complete,
-            "incomplete": sink.pictures_incomplete,
-            "dropped": sink.pictures_dropped,
-        },
+        "pictures": sink.pictures_counts(),
         "socket": sink.socket_counts(),
         "radio": radio_counts(top.radio),
     }
@@ -128,7 +124,11 @@ def rx_line(record: Mapping[str, Any]) -> str:
         f"level {_dbfs(record['level_latest'])}",
         f"{pictures['complete'] + pictures['incomplete']} pictures",
     ]
-    parts += [f"{pictures[name]} {name}" for name in ("incomplete", "dropped") if pictures[name]]
+    parts += [
+        f"{count} {name.replace('_', ' ')}"
+        for name, count in pictures.items()
+        if count and name != "complete"
+    ]
     parts += [
         f"{record[name]} {name.replace('_', ' ')}"
         for name in ("samples_dropped", "overflows", "samples_lost")

@@ -12,19 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import zmq
 from gnuradio import gr
 from numpy.typing import NDArray
 
 from blocks.frame_assembler import AssembledFrame
-from blocks.zmq_messages import (
-    TOPIC_FRAME,
-    TOPIC_PICTURE,
-    MessageWriter,
-    SocketLimits,
-    open_socket,
-    unpack_frame,
-)
+from blocks.frame_sender import FrameSender
+from blocks.picture_taker import PictureTaker
 from flowgraphs.channel import Channel
 from flowgraphs.front_end import FrontEnd
 from flowgraphs.keys import profile_keys
@@ -38,6 +31,9 @@ from flowgraphs.progress import STALL_S, LinkError, wait_for
 from sdr_config.schema import Profile
 from semantic.index_frame import FrameGeometry, IndexFrame
 from semantic.link_statistics import BurstRecord, LinkStatistics
+
+# More than the receiver makes of what is on its way.
+_PICTURES_AHEAD = 1000
 
 
 class LoopbackError(LinkError):
@@ -119,6 +115,7 @@ class Loopback(gr.top_block):
         self.msg_connect(self.modulator, "sent", self.index_source, "sent")
         self.connect(self.modulator, self.channel, *self.inserted, self.front_end, self.receiver)
         self.msg_connect(self.receiver, "bursts", self.index_sink, "bursts")
+        self.receiver.is_behind = self.index_sink.is_behind
 
     def close(self) -> None:
         """Give the sockets back."""
@@ -147,48 +144,53 @@ def run_loopback(
 
 def send_through(top: Loopback, frames: list[IndexFrame]) -> LoopbackResult:
     """As :func:`run_loopback`, with a flowgraph that has been made; it is closed afterwards."""
-    zmq_settings = top.profile.zmq
-    limits = SocketLimits(
-        max(len(frames), zmq_settings.high_water_mark), zmq_settings.send_timeout_ms
-    )
-    context = zmq.Context[zmq.Socket[bytes]]()
     try:
         keys = profile_keys(top.profile)
-        push = open_socket(
-            context, zmq.PUSH, connect=top.index_source.address, limits=limits, keys=keys
-        )
-        pull = open_socket(
-            context, zmq.PULL, connect=top.index_sink.pictures_address, limits=limits, keys=keys
-        )
-        return _run(top, push, pull, frames)
+        with (
+            FrameSender(top.index_source.address, STALL_S, keys=keys) as sender,
+            PictureTaker(top.index_sink.pictures_address, _PICTURES_AHEAD, keys) as taker,
+        ):
+            return _run(top, sender, taker, frames)
     finally:
         top.close()
-        context.destroy(linger=0)
 
 
 def _run(
-    top: Loopback,
-    push: zmq.Socket[bytes],
-    pull: zmq.Socket[bytes],
-    frames: list[IndexFrame],
+    top: Loopback, sender: FrameSender, taker: PictureTaker, frames: list[IndexFrame]
 ) -> LoopbackResult:
-    writer = MessageWriter()
+    received: list[IndexFrame] = []
+
+    def take() -> bool:
+        """Receipts and pictures must be taken, or the others would wait."""
+        while (picture := taker.take(0)) is not None:
+            received.append(picture.frame)
+            taker.done(picture)
+        return top.index_sink.finished.is_set()
+
+    def all_received() -> bool:
+        counts = top.index_sink.pictures_counts()
+        take()
+        return len(received) == counts["complete"] + counts["incomplete"] - counts["dropped"]
+
     started = time.monotonic()
     top.start()
     try:
+        taker.ask(STALL_S)
         for frame in frames:
-            push.send_multipart(writer.pack_frame(TOPIC_FRAME, frame))
-        _wait(top, lambda: top.modulator.frames_sent >= len(frames))
+            sender.send(frame)
+            take()
+        sender.finish()
         top.modulator.finish()
-        _wait(top, top.index_sink.finished.is_set)
+        _wait(top, take)
         air_s = time.monotonic() - started
+        _wait(top, all_received)
     finally:
         top.stop()
         top.wait()
     pictures = list(top.index_sink.pictures)
     return LoopbackResult(
         pictures=pictures,
-        received=_collect(pull, sum(picture.frame is not None for picture in pictures)),
+        received=received,
         statistics=top.receiver.statistics,
         records=list(top.receiver.records),
         bursts_sent=top.modulator.bursts_sent,
@@ -211,12 +213,3 @@ def _wait(top: Loopback, done: Callable[[], bool]) -> None:
             raise LoopbackError("a message on the transmitter's socket was malformed")
 
     wait_for(done, lambda: (top.modulator.bursts_sent, top.receiver.statistics.samples), check)
-
-
-def _collect(pull: zmq.Socket[bytes], count: int) -> list[IndexFrame]:
-    received = []
-    for _ in range(count):
-        if not pull.poll(int(1000 * STALL_S)):
-            raise LoopbackError("a received picture did not come over the socket")
-        received.append(unpack_frame(pull.recv_multipart(), TOPIC_PICTURE))
-    return received

@@ -75,6 +75,7 @@ class Receiver(gr.top_block):
         self.inserted = list(inserted)
         self.connect(self.radio, *self.inserted, self.front_end, self.receiver)
         self.msg_connect(self.receiver, "bursts", self.index_sink, "bursts")
+        self.receiver.is_behind = self.index_sink.is_behind
         radio = profile.radio
         self._silence_s = radio.silence_s if isinstance(radio, HardwareRadio) else None
         self._watchdog: Watchdog | None = None
@@ -87,8 +88,9 @@ class Receiver(gr.top_block):
 
     def fault(self) -> BaseException | None:
         """Why this must not go on, to be asked every now and then: a worker's failure, a silent radio."""
-        if self.receiver.failure is not None or self._watchdog is None:
-            return self.receiver.failure
+        failure = self.receiver.failure or self.index_sink.failure
+        if failure is not None or self._watchdog is None:
+            return failure
         return self._watchdog.check(self.receiver.nitems_read(0))
 
     def close(self) -> None:

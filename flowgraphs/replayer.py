@@ -8,17 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-import zmq
 from gnuradio import gr
 from numpy.typing import NDArray
 
 from blocks.frame_assembler import AssembledFrame
-from blocks.zmq_messages import SocketLimits, open_socket
+from blocks.picture_taker import PictureTaker
 from captures.recording import Recording
 from flowgraphs.front_end import FrontEnd
 from flowgraphs.keys import profile_keys
 from flowgraphs.link_blocks import make_burst_receiver, make_index_sink
-from flowgraphs.progress import LinkError, wait_for
+from flowgraphs.progress import STALL_S, LinkError, wait_for
 from flowgraphs.radio_file import FileSource
 from sdr_config.schema import Profile
 from semantic.index_frame import FrameGeometry
@@ -26,6 +25,7 @@ from semantic.link_statistics import BurstRecord, LinkStatistics
 
 _SCHEDULER_ITEMS = 100_000_000  # GNU Radio's own default for start()
 _ALL_PICTURES = 100_000
+_PICTURES_AHEAD = 1000
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Replayer(gr.top_block):
         self.index_sink.pictures = deque()
         self.connect(self.source, self.front_end, self.receiver)
         self.msg_connect(self.receiver, "bursts", self.index_sink, "bursts")
+        self.receiver.is_behind = self.index_sink.is_behind
 
     def close(self) -> None:
         """Give the sockets back."""
@@ -110,28 +111,21 @@ def run_replay(
         AddressError: a ZMQ address is in use.
     """
     top = Replayer(profile, geometries, recording)
-    limits = SocketLimits(_ALL_PICTURES, profile.zmq.send_timeout_ms)
-    context = zmq.Context[zmq.Socket[bytes]]()
     try:
-        pull = open_socket(
-            context,
-            zmq.PULL,
-            connect=top.index_sink.pictures_address,
-            limits=limits,
-            keys=profile_keys(profile),
-        )
-        return _run(top, pull, scheduler_items)
+        with PictureTaker(
+            top.index_sink.pictures_address, _PICTURES_AHEAD, profile_keys(profile)
+        ) as taker:
+            return _run(top, taker, scheduler_items)
     finally:
         top.close()
-        context.destroy(linger=0)
 
 
-def _run(top: Replayer, pull: zmq.Socket[bytes], scheduler_items: int) -> ReplayResult:
+def _run(top: Replayer, taker: PictureTaker, scheduler_items: int) -> ReplayResult:
     def take() -> bool:
-        """The sockets must be read, or the receiver would wait for a decoder."""
+        """Pictures must be taken, or the receiver would wait for a decoder."""
         done = top.index_sink.finished.is_set()
-        while pull.poll(0):
-            pull.recv_multipart()
+        while (picture := taker.take(0)) is not None:
+            taker.done(picture)
         return done
 
     def check() -> None:
@@ -141,6 +135,7 @@ def _run(top: Replayer, pull: zmq.Socket[bytes], scheduler_items: int) -> Replay
     started = time.monotonic()
     top.start(scheduler_items)
     try:
+        taker.ask(STALL_S)
         wait_for(take, lambda: top.receiver.statistics.samples, check)
         air_s = time.monotonic() - started
     finally:

@@ -64,6 +64,11 @@ class Transmitter(gr.top_block):
     def _device_time_s(self) -> float:
         return float(self.radio.get_time_now().get_real_secs())
 
+    def fault(self) -> BaseException | None:
+        """Why this must not go on, to be asked every now and then."""
+        of_radio: BaseException | None = getattr(self.radio, "failure", None)
+        return self.index_source.failure or self.modulator.failure or of_radio
+
     def close(self) -> None:
         """Give the sockets back."""
         self.index_source.close()

@@ -18,11 +18,12 @@ from blocks.zmq_messages import TOPIC_STATISTICS, SocketLimits, open_socket
 from blocks.zmq_security import CurveKeys
 from cli.grc_path import BLOCK_FOLDER
 from tests.conftest import REPOSITORY
+from tests.link_parts import Decoder
 
 # Starting Python, Qt, GNU Radio and (with an empty cache) Numba takes its time on a loaded machine.
 PATIENCE_S = 600
 _LIMITS = SocketLimits(10, 1000)
-_KINDS = {"frames-in": zmq.PUSH, "pictures-out": zmq.PULL, "watch-out": zmq.SUB}
+_ENDS = ("frames-in", "pictures-out", "watch-out")
 
 
 def companion_environment(home: Path) -> dict[str, str]:
@@ -82,20 +83,19 @@ class Running:
         ports: Sequence[int] | None = None,
     ) -> None:
         self.log = folder / "log"
-        bound = {name: f"ipc://{folder}/{name}" for name in _KINDS}
+        bound = {name: f"ipc://{folder}/{name}" for name in _ENDS}
         connected = bound
         if ports is not None:
-            bound = {
-                name: f"tcp://0.0.0.0:{port}" for name, port in zip(_KINDS, ports, strict=True)
-            }
+            bound = {name: f"tcp://0.0.0.0:{port}" for name, port in zip(_ENDS, ports, strict=True)}
             connected = {name: text.replace("0.0.0.0", "127.0.0.1") for name, text in bound.items()}
         self.addresses = connected
         self.processes = [self._start(command, bound, environment) for command in commands]
         self.context = zmq.Context[zmq.Socket[bytes]]()
-        self.push, self.pull, self.watch = (
+        self.push, self.watch = (
             open_socket(self.context, kind, connect=connected[name], limits=_LIMITS, keys=keys)
-            for name, kind in _KINDS.items()
+            for name, kind in (("frames-in", zmq.DEALER), ("watch-out", zmq.SUB))
         )
+        self.pull = Decoder(connected["pictures-out"], keys)
         self.watch.setsockopt(zmq.SUBSCRIBE, TOPIC_STATISTICS)
 
     def _start(
@@ -116,7 +116,9 @@ class Running:
                 stderr=subprocess.STDOUT,
             )
 
-    def wait_for(self, socket: zmq.Socket[bytes], event: int, seconds: int = PATIENCE_S) -> None:
+    def wait_for(
+        self, socket: zmq.Socket[bytes] | Decoder, event: int, seconds: int = PATIENCE_S
+    ) -> None:
         """Fails with the programs' own words where one ends, or nothing happens."""
         for _ in range(seconds):
             if socket.poll(1000, event):
@@ -138,6 +140,7 @@ class Running:
 
     def close(self) -> None:
         """Whatever happened, nothing stays."""
+        self.pull.close()
         self.context.destroy(linger=0)
         for process in self.processes:
             process.kill()

@@ -11,6 +11,8 @@ import numpy as np
 import pmt
 from gnuradio import gr
 
+from blocks.picture_taker import PictureTaker
+from blocks.zmq_security import CurveKeys
 from semantic.index_frame import FrameGeometry, IndexFrame, LayerGeometry
 
 ANY_PORT = "tcp://127.0.0.1:*"
@@ -44,6 +46,37 @@ def random_frame(
 def same_indices(one: IndexFrame, other: IndexFrame) -> bool:
     """Every index of two frames agrees."""
     return all(np.array_equal(a, b) for a, b in zip(one.indices, other.indices, strict=True))
+
+
+class Decoder:
+    """Takes pictures as a decoder does; to be polled like a socket.
+
+    Args:
+        address: of a receiver.
+        keys: of its sockets.
+    """
+
+    def __init__(self, address: str, keys: CurveKeys | None = None) -> None:
+        self._taker = PictureTaker(address, 99, keys)
+        self._next: IndexFrame | None = None
+
+    def poll(self, timeout_ms: float, _event: int = 0) -> bool:
+        """Whether a picture is there, or comes in time."""
+        if self._next is None and (picture := self._taker.take(int(timeout_ms))) is not None:
+            self._next = picture.frame
+            self._taker.done(picture)
+        return self._next is not None
+
+    def frame(self) -> IndexFrame:
+        """The picture that is there."""
+        assert self.poll(0), "no picture came"
+        frame, self._next = self._next, None
+        assert frame is not None
+        return frame
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._taker.close()
 
 
 class Collector(gr.basic_block):

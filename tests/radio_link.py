@@ -14,11 +14,9 @@ import zmq
 
 from blocks.zmq_messages import (
     TOPIC_FRAME,
-    TOPIC_PICTURE,
     MessageWriter,
     SocketLimits,
     open_socket,
-    unpack_frame,
 )
 from flowgraphs.receiver import Receiver
 from flowgraphs.transmitter import Transmitter
@@ -26,7 +24,7 @@ from sdr_config.load import load_profile
 from sdr_config.schema import Profile
 from semantic.index_frame import IndexFrame
 from semantic.link_statistics import LinkStatistics, TransmitStatistics
-from tests.link_parts import ANY_PORT, GEOMETRY, PATIENCE_S
+from tests.link_parts import ANY_PORT, GEOMETRY, PATIENCE_S, Decoder
 
 DRIVER = "uoiscvirtual"
 KINDS = ("uhd", "soapy")
@@ -104,14 +102,9 @@ class RadioLink:
         self.transmitter = Transmitter(profile)
         self._context = zmq.Context[zmq.Socket[bytes]]()
         self._push = open_socket(
-            self._context, zmq.PUSH, connect=self.transmitter.index_source.address, limits=_LIMITS
+            self._context, zmq.DEALER, connect=self.transmitter.index_source.address, limits=_LIMITS
         )
-        self._pull = open_socket(
-            self._context,
-            zmq.PULL,
-            connect=self.receiver.index_sink.pictures_address,
-            limits=_LIMITS,
-        )
+        self._pull = Decoder(self.receiver.index_sink.pictures_address)
         self._writer = MessageWriter()
         self.receiver.start()
         self._wait_for_samples()
@@ -134,7 +127,7 @@ class RadioLink:
         deadline_s = time.monotonic() + PATIENCE_S
         while len(found) < count and (left_s := deadline_s - time.monotonic()) > 0:
             if self._pull.poll(1000 * left_s):
-                found.append(unpack_frame(self._pull.recv_multipart(), TOPIC_PICTURE))
+                found.append(self._pull.frame())
         return found
 
     def close(self) -> None:

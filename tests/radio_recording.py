@@ -116,7 +116,7 @@ class _Conductor:
         writer = MessageWriter()
         address = self._transmitter.index_source.address
         with zmq.Context[zmq.Socket[bytes]]() as context:
-            push = open_socket(context, zmq.PUSH, connect=address, limits=_LIMITS)
+            push = open_socket(context, zmq.DEALER, connect=address, limits=_LIMITS)
             for frame in self._waiting:
                 push.send_multipart(writer.pack_frame(TOPIC_FRAME, frame))
             push.close(linger=1000)

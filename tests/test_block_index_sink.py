@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pmt
@@ -17,10 +19,13 @@ from blocks.index_sink import PORT_BURSTS, IndexSink
 from blocks.modem.burst import build_bursts
 from blocks.modem.demodulator import CodeBlock
 from blocks.modem.header import BurstHeader
+from blocks.picture_taker import PictureTaker
 from blocks.zmq_messages import (
     TOPIC_PICTURE,
+    TOPIC_READY,
     TOPIC_STATISTICS,
     AddressError,
+    MessageWriter,
     SocketLimits,
     open_socket,
     unpack_frame,
@@ -32,6 +37,7 @@ from tests.link_parts import (
     ANY_PORT,
     GEOMETRY,
     PATIENCE_S,
+    Decoder,
     post,
     random_frame,
     same_indices,
@@ -45,7 +51,11 @@ class Bench:
     """A running IndexSink with a decoder (PULL) and a watcher (SUB)."""
 
     def __init__(
-        self, timeout_s: float | None = None, decoder: bool = True, send_timeout_ms: int = 5000
+        self,
+        timeout_s: float | None = None,
+        decoder: bool = True,
+        send_timeout_ms: int = 5000,
+        high_water_mark: int = 8,
     ) -> None:
         self.statistics = LinkStatistics()
         self.sink = IndexSink(
@@ -54,15 +64,12 @@ class Bench:
             [GEOMETRY],
             self.statistics,
             frame_timeout_s=timeout_s,
+            high_water_mark=high_water_mark,
             send_timeout_ms=send_timeout_ms,
         )
         self.context = zmq.Context[zmq.Socket[bytes]]()
         limits = SocketLimits(100, 5000)
-        self.pull = None
-        if decoder:
-            self.pull = open_socket(
-                self.context, zmq.PULL, connect=self.sink.pictures_address, limits=limits
-            )
+        self.pull = Decoder(self.sink.pictures_address) if decoder else None
         self.watch = open_socket(
             self.context, zmq.SUB, connect=self.sink.watch_address, limits=limits
         )
@@ -92,12 +99,14 @@ class Bench:
     def picture(self) -> IndexFrame:
         assert self.pull is not None
         assert self.pull.poll(_WAIT_MS), "no picture came"
-        return unpack_frame(self.pull.recv_multipart(), TOPIC_PICTURE)
+        return self.pull.frame()
 
     def close(self) -> None:
         self.top.stop()
         self.top.wait()
         self.sink.close()
+        if self.pull is not None:
+            self.pull.close()
         self.context.destroy(linger=0)
 
 
@@ -203,40 +212,87 @@ def test_failed_blocks_alone_are_no_picture(bench: Bench) -> None:
 
 
 def test_nobody_takes_the_picture() -> None:
-    """Dropped after the timeout, counted, the bursts' fate corrected, and the next one is not hurt."""
-    bench = Bench(decoder=False, send_timeout_ms=50)
+    """It waits for a decoder where there is room. Else: dropped after the timeout, counted, its bursts' fate
+    corrected, and the others are not hurt."""
+    bench = Bench(decoder=False, send_timeout_ms=50, high_water_mark=1)
     try:
-        for header, blocks in received(random_frame(1)):
-            bench.burst(header, blocks)
+        for frame_id in (1, 2):
+            for header, blocks in received(random_frame(frame_id)):
+                bench.burst(header, blocks)
         wait_until(lambda: bench.sink.pictures_dropped == 1, "the drop")
         wait_until(lambda: bench.statistics.fates[Fate.QUEUE_FULL] == 3, "the fates")
-        assert bench.statistics.fates[Fate.DECODED] == 0
-        assert bench.statistics.detected == 3
-        bench.pull = open_socket(
-            bench.context,
-            zmq.PULL,
-            connect=bench.sink.pictures_address,
-            limits=SocketLimits(10, 100),
-        )
-        # A connection takes a moment; the picture waits for it as long as the timeout.
-        bench.sink._push.setsockopt(zmq.SNDTIMEO, 10_000)
-        for header, blocks in received(random_frame(2)):
+        assert bench.statistics.fates[Fate.DECODED] == 3
+        assert bench.statistics.detected == 6
+        assert bench.sink.pictures_counts()["waiting"] == 1
+        bench.pull = Decoder(bench.sink.pictures_address)
+        assert bench.picture().frame_id == 1
+        for header, blocks in received(random_frame(3)):
             bench.burst(header, blocks)
-        assert bench.picture().frame_id == 2
+        assert bench.picture().frame_id == 3
+        bench.pull.poll(0)
+        wait_until(lambda: bench.sink.pictures_counts()["done"] >= 1, "the decoder's word")
     finally:
         bench.close()
 
 
+def test_pictures_add_up_when_a_decoder_is_gone(bench: Bench) -> None:
+    """What it was dealt and never said to be done with is known, and the next one gets the rest."""
+    assert bench.pull is not None
+    first = PictureTaker(bench.sink.pictures_address, ahead=1)
+    bench.pull.close()
+    first.ask(PATIENCE_S)
+    for frame_id in range(6):
+        for header, blocks in received(random_frame(frame_id), mcs=4, limit=20_000):
+            bench.burst(header, blocks)
+    picture = first.take(_WAIT_MS)
+    assert picture is not None
+    wait_until(lambda: sum(dealt(bench)) == 6, "all pictures")
+    first.close()
+    bench.pull = Decoder(bench.sink.pictures_address)
+    rest = []
+    while bench.pull.poll(500):
+        rest.append(bench.pull.frame().frame_id)
+    counts = bench.sink.pictures_counts()
+    assert counts["complete"] == 6
+    assert counts["taken"] == 6 - len(rest) > 0
+    assert [counts[name] for name in ("done", "waiting", "dropped")] == [len(rest), 0, 0]
+
+
+def dealt(bench: Bench) -> list[int]:
+    counts = bench.sink.pictures_counts()
+    return [counts[name] for name in ("done", "taken", "waiting")]
+
+
+def test_nonsense_from_decoders_is_counted(bench: Bench) -> None:
+    limits = SocketLimits(100, 5000)
+    rude = open_socket(
+        bench.context, zmq.DEALER, connect=bench.sink.pictures_address, limits=limits
+    )
+    writer = MessageWriter()
+    headers: list[dict[str, Any]] = [
+        {}, {"count": -1}, {"count": 1025}, {"count": True}, {"count": 1, "done": 3},
+        {"count": 1, "done": [None]}, {"count": 1, "done": [0] * 65},
+    ]  # fmt: skip
+    for header in headers:
+        rude.send_multipart(writer.pack(TOPIC_READY, header))
+    rude.send_multipart(writer.pack(TOPIC_PICTURE, {"count": 1}))
+    rude.send_multipart([b"x"])
+    wait_until(lambda: bench.sink.socket_counts()["malformed"] == len(headers) + 2, "the counts")
+    for header_, blocks in received(random_frame(4)):
+        bench.burst(header_, blocks)
+    assert bench.picture().frame_id == 4
+
+
 def test_bursts_do_not_pile_up_while_nobody_takes_pictures() -> None:
-    """150 pictures, each of which may wait 0.2 s: all but the first and the last few are dropped at once."""
+    """150 pictures: all but the eight that wait, the ninth and the last few are dropped at once."""
     bench = Bench(decoder=False, send_timeout_ms=200)
     try:
         for frame_id in range(150):
             for header, blocks in received(random_frame(frame_id)):
                 bench.burst(header, blocks)
         wait_until(lambda: bench.sink.nmsgs(PORT_BURSTS) <= 16, "the queue to shrink")
-        assert bench.sink.pictures_dropped >= 140
-        assert bench.statistics.fates[Fate.QUEUE_FULL] >= 3 * 140
+        assert bench.sink.pictures_dropped >= 130
+        assert bench.statistics.fates[Fate.QUEUE_FULL] >= 3 * 130
     finally:
         bench.close()
 
@@ -287,24 +343,26 @@ def test_watchers_see_pictures_and_totals(bench: Bench) -> None:
 
 
 def test_pictures_are_shared_among_decoders(bench: Bench) -> None:
-    """PUSH hands each picture to one decoder: two decoders together get every picture once."""
-    second = open_socket(
-        bench.context, zmq.PULL, connect=bench.sink.pictures_address, limits=SocketLimits(100, 100)
-    )
-    poller = zmq.Poller()
+    """Two decoders together get every picture once."""
+    takers = [PictureTaker(bench.sink.pictures_address) for _ in range(2)]
     assert bench.pull is not None
-    for socket in (bench.pull, second):
-        poller.register(socket, zmq.POLLIN)
+    bench.pull.close()
+    for taker in takers:
+        taker.ask(PATIENCE_S)
     for frame_id in range(10):
         for header, blocks in received(random_frame(frame_id), mcs=4, limit=20_000):
             bench.burst(header, blocks)
-    ids: list[int] = []
-    while len(ids) < 10:
-        ready = dict(poller.poll(_WAIT_MS))
-        assert ready, "a picture is missing"
-        for socket in ready:
-            ids.append(unpack_frame(socket.recv_multipart(), TOPIC_PICTURE).frame_id)
-    assert sorted(ids) == list(range(10))
+    ids: list[list[int]] = [[], []]
+    deadline_s = time.monotonic() + PATIENCE_S
+    while sum(map(len, ids)) < 10 and time.monotonic() < deadline_s:
+        for taker, seen in zip(takers, ids, strict=True):
+            if (picture := taker.take(10)) is not None:
+                seen.append(picture.frame.frame_id)
+                taker.done(picture)
+    for taker in takers:
+        taker.close()
+    assert sorted(ids[0] + ids[1]) == list(range(10))
+    assert min(map(len, ids)) >= 2
 
 
 def test_ports_in_use(bench: Bench) -> None:

@@ -37,7 +37,7 @@ class Bench:
         self.top.msg_connect(self.source, "frames", self.collector, "in")
         self.context = zmq.Context[zmq.Socket[bytes]]()
         self.push = open_socket(
-            self.context, zmq.PUSH, connect=self.source.address, limits=SocketLimits(1000, 5000)
+            self.context, zmq.DEALER, connect=self.source.address, limits=SocketLimits(1000, 5000)
         )
         self.writer = MessageWriter()
         self.top.start()
@@ -64,7 +64,7 @@ def bench() -> Iterator[Bench]:
 
 def test_a_frame_comes_out_as_its_bits(bench: Bench) -> None:
     bench.send(9)
-    frame_id, codec_tag, bits = pdu_to_bits(bench.collector.get())
+    frame_id, codec_tag, _, bits = pdu_to_bits(bench.collector.get())
     assert (frame_id, codec_tag) == (9, GEOMETRY.codec_tag)
     assert np.array_equal(bits, random_frame(9).to_bits())
 
@@ -178,7 +178,7 @@ def test_pdus_that_are_no_frames(pdu: pmt.pmt_base) -> None:
 
 
 def test_pdu_round_trip() -> None:
-    frame_id, codec_tag, bits = pdu_to_bits(frame_to_pdu(random_frame((1 << 32) - 1, seed=4)))
+    frame_id, codec_tag, _, bits = pdu_to_bits(frame_to_pdu(random_frame((1 << 32) - 1, seed=4)))
     assert frame_id == (1 << 32) - 1
     assert codec_tag == 0x0123
     assert np.array_equal(bits, random_frame(0, seed=4).to_bits())

@@ -47,10 +47,12 @@ def receiver(records: list[BurstRecord], radio: object = None, **sink: int) -> A
     statistics = LinkStatistics()
     for record in records:
         statistics.add(record)
-    counts = {"pictures_complete": 0, "pictures_incomplete": 0, "pictures_dropped": 0, **sink}
+    counts = {"complete": 0, "incomplete": 0, "dropped": 0, "blocks_late": 0, **sink}
     return SimpleNamespace(
         receiver=SimpleNamespace(statistics=statistics, records=records),
-        index_sink=SimpleNamespace(**counts, socket_counts=lambda: {"keys_refused": 0}),
+        index_sink=SimpleNamespace(
+            pictures_counts=lambda: counts, socket_counts=lambda: {"keys_refused": 0}
+        ),
         radio=radio,
     )
 
@@ -78,14 +80,15 @@ def test_receiver_line() -> None:
     top = receiver(
         [burst(), burst(), burst(Fate.BLOCKS_FAILED)],
         Counting(samples_received=5, overflows=2, keys_refused=1),
-        pictures_complete=2,
-        pictures_incomplete=1,
-        pictures_dropped=4,
+        complete=2,
+        incomplete=1,
+        dropped=4,
+        blocks_late=3,
     )
     top.receiver.statistics.samples_dropped = 7
     assert rx_line(rx_record(top)) == (
         "3 bursts, PER 0.333, Es/N0 20.0 dB, CFO +100 Hz, level -12.0 dBFS, 3 pictures, 1 incomplete, "
-        "4 dropped, 7 samples dropped, 1 keys refused, 2 overflows"
+        "4 dropped, 3 blocks late, 7 samples dropped, 1 keys refused, 2 overflows"
     )
 
 

@@ -10,18 +10,24 @@ import zmq
 
 from blocks.zmq_messages import (
     TOPIC_FRAME,
-    TOPIC_PICTURE,
     MessageWriter,
     SocketLimits,
     open_socket,
-    unpack_frame,
 )
 from blocks.zmq_security import KeyFileError, load_keys, write_key_pair
 from flowgraphs.receiver import Receiver
 from flowgraphs.transmitter import Transmitter
 from sdr_config.load import load_profile
 from semantic.link_statistics import Fate
-from tests.link_parts import ANY_PORT, GEOMETRY, PATIENCE_S, random_frame, same_indices, wait_until
+from tests.link_parts import (
+    ANY_PORT,
+    GEOMETRY,
+    PATIENCE_S,
+    Decoder,
+    random_frame,
+    same_indices,
+    wait_until,
+)
 
 _WAIT_MS = int(1000 * PATIENCE_S)
 _LIMITS = SocketLimits(1000, _WAIT_MS)
@@ -37,11 +43,11 @@ class Air:
         self.transmitter = Transmitter(self._profile(ANY_PORT))
         self.transmitter.start()
         self.push = open_socket(
-            self.context, zmq.PUSH, connect=self.transmitter.index_source.address, limits=_LIMITS
+            self.context, zmq.DEALER, connect=self.transmitter.index_source.address, limits=_LIMITS
         )
         self.writer = MessageWriter()
         self.receivers: list[Receiver] = []
-        self.pulls: list[zmq.Socket[bytes]] = []
+        self.pulls: list[Decoder] = []
 
     def _profile(self, address: str, *more: str):  # type: ignore[no-untyped-def]
         return load_profile("virtual", [*self.overrides, f"radio.address={address}", *more])
@@ -50,14 +56,7 @@ class Air:
         """A receiver, started and heard by the transmitter, with a decoder behind it."""
         receiver = Receiver(self._profile(self.transmitter.radio.address, *more), [GEOMETRY])
         self.receivers.append(receiver)
-        self.pulls.append(
-            open_socket(
-                self.context,
-                zmq.PULL,
-                connect=receiver.index_sink.pictures_address,
-                limits=_LIMITS,
-            )
-        )
+        self.pulls.append(Decoder(receiver.index_sink.pictures_address))
         receiver.start()
         return receiver
 
@@ -69,7 +68,7 @@ class Air:
         """The next pictures of a receiver: these, whole and right."""
         for frame_id in frame_ids:
             assert self.pulls[number].poll(_WAIT_MS), f"picture {frame_id} did not come"
-            frame = unpack_frame(self.pulls[number].recv_multipart(), TOPIC_PICTURE)
+            frame = self.pulls[number].frame()
             assert (frame.frame_id, frame.complete) == (frame_id, True)
             assert same_indices(frame, random_frame(frame_id))
 
@@ -78,6 +77,8 @@ class Air:
             top.stop()
             top.wait()
             top.close()
+        for decoder in self.pulls:
+            decoder.close()
         self.context.destroy(linger=0)
 
 
@@ -103,7 +104,7 @@ def test_two_receivers_hear_every_picture_through_their_own_noise(air: Air) -> N
     frames = []
     while not frames or frames[-1] != 11:
         assert air.pulls[1].poll(_WAIT_MS)
-        frames.append(unpack_frame(air.pulls[1].recv_multipart(), TOPIC_PICTURE).frame_id)
+        frames.append(air.pulls[1].frame().frame_id)
     assert frames[-10:] == list(range(2, 12))
     for receiver, snr_db, cfo_hz in zip(air.receivers, (12, 16), (10e3, -3e3), strict=True):
         statistics = receiver.receiver.statistics
@@ -160,20 +161,15 @@ def test_keys_of_a_profile(tmp_path: Path) -> None:
         receiver = made.add()
         made.push = open_socket(
             made.context,
-            zmq.PUSH,
+            zmq.DEALER,
             connect=made.transmitter.index_source.address,
             limits=_LIMITS,
             keys=keys,
         )
         made.send(0)
         assert not made.pulls[0].poll(500), "a decoder without a key got a picture"
-        made.pulls[0] = open_socket(
-            made.context,
-            zmq.PULL,
-            connect=receiver.index_sink.pictures_address,
-            limits=_LIMITS,
-            keys=keys,
-        )
+        made.pulls[0].close()
+        made.pulls[0] = Decoder(receiver.index_sink.pictures_address, keys)
         made.send(1)
         assert made.pulls[0].poll(_WAIT_MS)
         assert receiver.index_sink.socket_counts()["handshakes_failed"] >= 1

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from blocks.frame_assembler import AssembledFrame, FrameAssembler
+from blocks.frame_assembler import MOST_OPEN, AssembledFrame, FrameAssembler
 from blocks.modem import waveform as wf
 from blocks.modem.header import BurstHeader
 from semantic.index_frame import IndexFrame
@@ -47,13 +47,14 @@ def add(
     first: int,
     ok: list[bool],
     stream: int = 0,
+    now_s: float = 0.0,
 ) -> list[AssembledFrame]:
     """A burst of ``frame``; blocks that are not ok carry the complement of the right bits."""
     bits = rows(frame, first, len(ok)) ^ ~np.array(ok)[:, None]
     llrs = (40 - 80 * bits.astype(np.int8)).astype(np.int8)
     return assembler.add(
         header(first, len(ok), frame.frame_id, stream), np.array(ok), bits, llrs,
-        "decoded" if all(ok) else "blocks_failed",
+        "decoded" if all(ok) else "blocks_failed", now_s,
     )  # fmt: skip
 
 
@@ -139,15 +140,18 @@ def test_nothing_but_failures_is_no_frame() -> None:
     assert assembler.finish() == []
 
 
-def test_the_next_frame_closes_the_last() -> None:
+def test_a_sender_that_has_moved_on_closes_the_last() -> None:
+    """As soon as a picture that began after it is complete, not before: bursts may alternate."""
     assembler = new()
     other = random_frame(6)
     assert add(assembler, FRAME, 0, [True]) == []
-    (first,) = add(assembler, other, 0, [True])
-    assert (first.frame_id, first.blocks_ok) == (5, 1)
+    assert add(assembler, other, 0, [True]) == []
     done = add(assembler, other, 1, [True, True])
-    assert [one.frame_id for one in done] == [6]
-    assert done[0].complete
+    assert [(one.frame_id, one.blocks_ok, one.complete) for one in done] == [
+        (5, 1, False),
+        (6, 3, True),
+    ]
+    assert not assembler.waiting
 
 
 def test_one_burst_can_close_two_frames() -> None:
@@ -157,21 +161,63 @@ def test_one_burst_can_close_two_frames() -> None:
     assert [(one.frame_id, one.complete) for one in done] == [(5, False), (6, True)]
 
 
-def test_late_blocks_of_a_closed_frame_are_counted_and_open_nothing() -> None:
+def test_two_senders_taking_turns_lose_nothing() -> None:
+    assembler = new()
+    other = random_frame(5, seed=9)
+    done = []
+    for first in range(3):
+        done += add(assembler, FRAME, first, [True], stream=1)
+        done += add(assembler, other, first, [True], stream=2)
+    assert [(one.stream, one.complete) for one in done] == [(1, True), (2, True)]
+    for one, sent in zip(done, (FRAME, other), strict=True):
+        assert one.frame is not None
+        assert same_indices(one.frame, sent)
+
+
+def test_alternating_pictures_of_one_sender_stay_open() -> None:
+    assembler = new()
+    other = random_frame(6)
+    done = []
+    for first in range(3):
+        done += add(assembler, FRAME, first, [True])
+        done += add(assembler, other, first, [True])
+    assert [(one.frame_id, one.complete) for one in done] == [(5, True), (6, True)]
+
+
+def test_no_more_than_so_many_are_open() -> None:
+    assembler = new()
+    done = []
+    for number in range(MOST_OPEN + 2):
+        done += add(assembler, random_frame(100 + number), 0, [True])
+    assert [one.frame_id for one in done] == [100, 101]
+    assert [one.frame_id for one in assembler.finish()] == list(range(102, 100 + MOST_OPEN + 2))
+
+
+def test_overdue_frames_are_closed_by_their_own_last_burst() -> None:
+    assembler = new()
+    add(assembler, FRAME, 0, [True], now_s=10.0)
+    add(assembler, random_frame(6), 0, [True], now_s=11.0)
+    add(assembler, FRAME, 1, [True], now_s=12.0)
+    assert [one.frame_id for one in assembler.overdue(11.5)] == [6]
+    assert [one.frame_id for one in assembler.overdue(12.5)] == [5]
+
+
+def test_blocks_that_come_too_late_or_twice_are_counted_and_open_nothing() -> None:
     assembler = new()
     add(assembler, FRAME, 0, [True, True, True])
     assert add(assembler, FRAME, 1, [True, True]) == []
-    assert assembler.blocks_late == 2
+    add(assembler, random_frame(6), 0, [True])
+    assembler.finish()
+    assert add(assembler, random_frame(6), 2, [True]) == []
+    assert (assembler.blocks_repeated, assembler.blocks_late) == (2, 1)
     assert not assembler.waiting
 
 
 def test_streams_are_told_apart() -> None:
     assembler = new()
     add(assembler, FRAME, 0, [True], stream=1)
-    done = add(assembler, FRAME, 1, [True], stream=2)
-    assert [one.blocks_ok for one in done] == [1]
-    (last,) = assembler.finish()
-    assert last.blocks_ok == 1
+    add(assembler, FRAME, 1, [True], stream=2)
+    assert [(one.stream, one.blocks_ok) for one in assembler.finish()] == [(1, 1), (2, 1)]
 
 
 def test_another_cut_of_the_same_frame_is_another_frame() -> None:
@@ -183,11 +229,11 @@ def test_another_cut_of_the_same_frame_is_another_frame() -> None:
         frame_blocks=2, blocks=1, codec_tag=GEOMETRY.codec_tag,
     )  # fmt: skip
     size = other.plan.payload_bits
-    done = assembler.add(
+    assembler.add(
         other, np.ones(1, np.bool_), np.zeros((1, size), np.uint8),
         np.zeros((1, size), np.int8), "decoded",
     )  # fmt: skip
-    assert [one.blocks_ok for one in done] == [1]
+    assert [(one.blocks, one.blocks_ok) for one in assembler.finish()] == [(3, 1), (2, 1)]
 
 
 @pytest.mark.parametrize("change", [{"codec_tag": 0x0124}, {"frame_bits": 9071}])

@@ -26,10 +26,8 @@ from gnuradio import gr
 import blocks
 from blocks.zmq_messages import (
     TOPIC_FRAME,
-    TOPIC_PICTURE,
     AddressError,
     MessageWriter,
-    unpack_frame,
     unpack_header,
 )
 from blocks.zmq_security import KeyFileError, write_key_pair
@@ -473,7 +471,7 @@ def test_compiled_loopback_passes_pictures(
             link.wait_for(link.push, zmq.POLLOUT)
             link.push.send_multipart(writer.pack_frame(TOPIC_FRAME, frame))
             link.wait_for(link.pull, zmq.POLLIN)
-            back = unpack_frame(link.pull.recv_multipart(), TOPIC_PICTURE)
+            back = link.pull.frame()
             assert (back.frame_id, back.complete) == (frame.frame_id, True)
             assert same_indices(back, frame)
             while link.watch.poll(100):
@@ -510,7 +508,7 @@ def test_compiled_usrp_flowgraphs_pass_a_picture_over_a_virtual_radio(
                 link.push.send_multipart(writer.pack_frame(TOPIC_FRAME, frame))
                 link.check()
                 if link.pull.poll(5000):
-                    received = unpack_frame(link.pull.recv_multipart(), TOPIC_PICTURE)
+                    received = link.pull.frame()
                     if received.complete:
                         break
             assert received is not None, link.log.read_text()

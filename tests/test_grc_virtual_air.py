@@ -11,11 +11,9 @@ import zmq
 
 from blocks.zmq_messages import (
     TOPIC_FRAME,
-    TOPIC_PICTURE,
     MessageWriter,
     SocketLimits,
     open_socket,
-    unpack_frame,
 )
 from blocks.zmq_security import load_keys, write_key_pair
 from semantic.geometries import CHECKPOINT_FOLDER, read_geometries
@@ -121,7 +119,7 @@ def pass_picture(link: Running) -> None:
     link.wait_for(link.push, zmq.POLLOUT)
     link.push.send_multipart(MessageWriter().pack_frame(TOPIC_FRAME, frame))
     link.wait_for(link.pull, zmq.POLLIN)
-    back = unpack_frame(link.pull.recv_multipart(), TOPIC_PICTURE)
+    back = link.pull.frame()
     assert (back.frame_id, back.complete) == (1, True)
     assert same_indices(back, frame)
 
@@ -159,14 +157,16 @@ def test_keys_let_other_machines_in_and_nobody_else(
     with running(folder, environment, *commands, keys=keys, ports=ports) as link:
         limits = SocketLimits(10, 100)
         strangers = [
-            open_socket(link.context, zmq.PUSH, connect=link.addresses["frames-in"], limits=limits),
             open_socket(
-                link.context, zmq.PULL, connect=link.addresses["pictures-out"], limits=limits
+                link.context, zmq.DEALER, connect=link.addresses["frames-in"], limits=limits
+            ),
+            open_socket(
+                link.context, zmq.DEALER, connect=link.addresses["pictures-out"], limits=limits
             ),
         ]
         pass_picture(link)
         assert not strangers[0].poll(1000, zmq.POLLOUT)
-        assert not strangers[1].poll(0, zmq.POLLIN)
+        assert not strangers[1].poll(0, zmq.POLLIN | zmq.POLLOUT)
         link.terminate()
 
 

@@ -18,8 +18,10 @@ import zmq
 
 from benchmarks.radio import largest_geometry, random_frame
 from benchmarks.radio_processes import LinkProcess, RadioBenchmarkError
+from blocks.picture_taker import PictureTaker
 from blocks.zmq_messages import TOPIC_FRAME, MessageWriter, SocketLimits, open_socket
 from tests.conftest import REPOSITORY
+from tests.link_parts import PATIENCE_S
 from tests.virtual_radio import build
 
 pytestmark = pytest.mark.slow
@@ -127,9 +129,10 @@ def connected(folder: Path) -> Iterator[zmq.Socket[bytes]]:
     """The way to the transmitter, and a decoder that takes what the receiver has."""
     limits = SocketLimits(100, 1000)
     context = zmq.Context[zmq.Socket[bytes]]()
-    decoder = open_socket(context, zmq.PULL, connect=f"ipc://{folder}/pictures_out", limits=limits)
+    decoder = PictureTaker(f"ipc://{folder}/pictures_out", ahead=99)
     try:
-        yield open_socket(context, zmq.PUSH, connect=f"ipc://{folder}/frames_in", limits=limits)
+        decoder.ask(PATIENCE_S)
+        yield open_socket(context, zmq.DEALER, connect=f"ipc://{folder}/frames_in", limits=limits)
     finally:
         decoder.close()
         context.destroy(linger=0)

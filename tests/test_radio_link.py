@@ -17,18 +17,16 @@ import zmq
 
 from blocks.zmq_messages import (
     TOPIC_FRAME,
-    TOPIC_PICTURE,
     MessageWriter,
     SocketLimits,
     open_socket,
-    unpack_frame,
 )
 from flowgraphs.radio_settings import RadioError
 from semantic.geometries import shipped_geometries
 from semantic.index_frame import IndexFrame
 from semantic.link_statistics import Fate
 from tests.conftest import REPOSITORY
-from tests.link_parts import random_frame, same_indices, wait_until
+from tests.link_parts import Decoder, random_frame, same_indices, wait_until
 from tests.radio_link import KINDS, RadioLink, air, device_overrides, fell_behind, radio_link
 
 pytestmark = pytest.mark.usefixtures("virtual_radio")
@@ -241,8 +239,8 @@ def test_two_commands_in_two_processes(kind: str, tmp_path: Path) -> None:
         processes = [_start(command, kind, overrides) for command in ("rx", "tx")]
         context = zmq.Context[zmq.Socket[bytes]]()
         limits = SocketLimits(10, 100)
-        pull = open_socket(context, zmq.PULL, connect=f"ipc://{tmp_path}/out", limits=limits)
-        push = open_socket(context, zmq.PUSH, connect=f"ipc://{tmp_path}/in", limits=limits)
+        pull = Decoder(f"ipc://{tmp_path}/out")
+        push = open_socket(context, zmq.DEALER, connect=f"ipc://{tmp_path}/in", limits=limits)
         writer = MessageWriter()
         try:
             # Until the receiver listens, what is sent is lost, as on any air.
@@ -253,7 +251,7 @@ def test_two_commands_in_two_processes(kind: str, tmp_path: Path) -> None:
                 if push.poll(1000, zmq.POLLOUT):
                     push.send_multipart(writer.pack_frame(TOPIC_FRAME, frame))
                 if pull.poll(3000):
-                    received = unpack_frame(pull.recv_multipart(), TOPIC_PICTURE)
+                    received = pull.frame()
             assert received is not None
             assert same_indices(received, frame)
         finally:

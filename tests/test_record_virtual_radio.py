@@ -19,11 +19,9 @@ import zmq
 from blocks.frame_assembler import AssembledFrame
 from blocks.zmq_messages import (
     TOPIC_FRAME,
-    TOPIC_PICTURE,
     MessageWriter,
     SocketLimits,
     open_socket,
-    unpack_frame,
 )
 from captures.recording import open_recording
 from captures.sent_frames import SentFrame, known_geometries, load_sent
@@ -34,7 +32,7 @@ from semantic.geometries import shipped_geometries
 from semantic.index_frame import IndexFrame
 from semantic.link_statistics import Fate
 from tests.conftest import REPOSITORY, RunCommand
-from tests.link_parts import random_frame, same_indices
+from tests.link_parts import Decoder, random_frame, same_indices
 from tests.radio_link import KINDS, air, device_overrides, too_slow, virtual_profile
 from tests.radio_recording import LiveRecording, record_over_the_air
 
@@ -176,8 +174,8 @@ def test_the_commands(tmp_path: Path, uoisc: RunCommand) -> None:
             time.sleep(0.2)
         transmitter = start("tx", *words)
         limits = SocketLimits(10, 100)
-        pull = open_socket(context, zmq.PULL, connect=addresses["pictures_out"], limits=limits)
-        push = open_socket(context, zmq.PUSH, connect=addresses["frames_in"], limits=limits)
+        pull = Decoder(addresses["pictures_out"])
+        push = open_socket(context, zmq.DEALER, connect=addresses["frames_in"], limits=limits)
         writer = MessageWriter()
         try:
             # Until the recorder listens, what is sent is lost, as on any air.
@@ -187,11 +185,11 @@ def test_the_commands(tmp_path: Path, uoisc: RunCommand) -> None:
                 if push.poll(1000, zmq.POLLOUT):
                     push.send_multipart(writer.pack_frame(TOPIC_FRAME, frame))
             assert pull.poll(0), "no picture came"
-            assert same_indices(unpack_frame(pull.recv_multipart(), TOPIC_PICTURE), frame)
+            assert same_indices(pull.frame(), frame)
         finally:
             outputs = [interrupt(recorder), interrupt(transmitter)]
             push.close(linger=0)
-            pull.close(linger=0)
+            pull.close()
     assert [recorder.returncode, transmitter.returncode] == [0, 0], outputs
     assert uoisc("captures", "verify", "r.sigmf-meta").returncode == 0
     ended = uoisc("replay", "r.sigmf-meta", "--no-decode", "--json")

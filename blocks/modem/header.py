@@ -34,6 +34,7 @@ _WIDTHS = {
     "codec_tag": 16,
 }
 assert sum(_WIDTHS.values()) == wf.HEADER_BITS - 16
+STREAMS = 1 << _WIDTHS["stream"]
 
 _MAX_ITERATIONS = 50
 

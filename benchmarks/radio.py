@@ -8,6 +8,7 @@ compiling are over.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,18 +19,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import zmq
 
 from benchmarks.radio_processes import LinkProcess, RadioBenchmarkError, Usage
-from blocks.guarded_sockets import GuardedSockets
-from blocks.zmq_messages import (
-    TOPIC_FRAME,
-    TOPIC_PICTURE,
-    MessageReader,
-    MessageWriter,
-    SocketLimits,
-    unpack_frame,
-)
+from blocks.frame_sender import FrameSender
+from blocks.picture_taker import PictureTaker
 from blocks.zmq_security import CurveKeys
 from flowgraphs.keys import profile_keys
 from sdr_config.load import load_profile
@@ -47,7 +40,7 @@ _AGAIN_S = 10.0
 # Nothing has come for so long: nothing more will.
 _DRAIN_S = 10.0
 _USAGE_S = 0.2
-_IN, _OUT = SocketLimits(1, 0), SocketLimits(1000, 0)
+_PICTURES_AHEAD = 1000
 
 
 @dataclass(frozen=True)
@@ -233,11 +226,8 @@ class _Exchange:
     ) -> None:
         self._processes = processes
         self._geometry = largest_geometry()
-        self._writer, self._reader = MessageWriter(), MessageReader()
-        self._sockets = GuardedSockets(keys, binds=False)
-        self._push = self._sockets.open(zmq.PUSH, connect=profile.zmq.frames_in, limits=_IN)
-        self._pull = self._sockets.open(zmq.PULL, connect=profile.zmq.pictures_out, limits=_OUT)
-        self._sockets.start()
+        self._sender = FrameSender(profile.zmq.frames_in, _START_S, keys=keys)
+        self._taker = PictureTaker(profile.zmq.pictures_out, _PICTURES_AHEAD, keys)
         self._next_id = 1
         self._on_the_way: dict[int, float] = {}
         self._forget()
@@ -250,7 +240,8 @@ class _Exchange:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._sockets.close()
+        self._sender.close()
+        self._taker.close()
 
     def begin(self) -> None:
         """Send until a picture comes through, and everything that was sent is over."""
@@ -295,10 +286,8 @@ class _Exchange:
 
     def _offer(self) -> bool:
         """Hand the next frame over, if the transmitter takes one."""
-        if not self._push.poll(0, zmq.POLLOUT):
+        if not self._sender.offer(random_frame(self._next_id, self._geometry)):
             return False
-        frame = random_frame(self._next_id, self._geometry)
-        self._push.send_multipart(self._writer.pack_frame(TOPIC_FRAME, frame))
         self._on_the_way[self._next_id] = time.monotonic()
         self._next_id += 1
         self.sent += 1
@@ -308,11 +297,13 @@ class _Exchange:
         """Wait so long for a picture; True where one came. A process that has ended is an error."""
         for process in self._processes:
             process.check()
-        if not self._pull.poll(1000 * seconds):
+        taken = self._taker.take(math.ceil(1000 * seconds))
+        if taken is None:
             return False
-        picture = self._reader.read(self._pull, lambda parts: unpack_frame(parts, TOPIC_PICTURE))
-        sent_s = None if picture is None else self._on_the_way.pop(picture.frame_id, None)
-        if picture is None or sent_s is None:
+        self._taker.done(taken)
+        picture = taken.frame
+        sent_s = self._on_the_way.pop(picture.frame_id, None)
+        if sent_s is None:
             return True  # not of this measurement
         self.delays_s.append(time.monotonic() - sent_s)
         wanted = random_frame(picture.frame_id, self._geometry)

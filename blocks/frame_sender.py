@@ -120,8 +120,17 @@ class FrameSender:
             NobodyTakesError: nothing moved for as long as the patience; the message says why, as far as
                 known.
         """
-        self._wait(lambda: len(self._waiting) < WINDOW and self._connected, notice)
+        self._wait(lambda: self.offer(frame), notice)
+
+    def offer(self, frame: IndexFrame) -> bool:
+        """Hand a frame over if there is room for it now."""
+        while self._read_receipts():
+            pass
+        self._send_again()
+        if len(self._waiting) >= WINDOW or not self._connected:
+            return False
         self._hand_over(self._number(frame))
+        return True
 
     def finish(self, notice: Callable[[], None] = lambda: None) -> None:
         """Wait for the receipts of all frames; arguments and errors as of :meth:`send`."""
@@ -135,13 +144,13 @@ class FrameSender:
         self._moved_s = started_s = time.monotonic()
         noticed = False
         while self._read_receipts() or not done():
-            self._send_again()
             now_s = time.monotonic()
             if now_s - self._moved_s > self._patience_s:
                 raise NobodyTakesError(self._reason())
             if now_s - started_s > _NOTICE_S and not noticed:
                 noticed = True
                 notice()
+            self._send_again()
             self._socket.poll(_POLL_MS)
 
     def _number(self, frame: IndexFrame) -> _Waiting:

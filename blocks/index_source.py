@@ -9,6 +9,7 @@ knows what is on the air and what is not.
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
@@ -54,7 +55,7 @@ SENT, REFUSED, GIVEN_UP = "sent", "refused", "given_up"
 _POLL_MS = 50
 # While frames are with the modulator their receipts are due soon.
 _SHORT_POLL_MS = 5
-_LINGER_MS = 200
+_LAST_WORDS_S = 0.2
 _MAX_DETAIL = 200
 
 
@@ -120,7 +121,6 @@ class IndexSource(gr.basic_block):
         self._sockets = GuardedSockets(keys, binds=True)
         limits = SocketLimits(high_water_mark, send_timeout_ms=0)
         self._socket = self._sockets.open(zmq.ROUTER, bind=address, limits=limits)
-        self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
         self._sockets.start()
         self.address = bound_address(self._socket)
 
@@ -152,9 +152,12 @@ class IndexSource(gr.basic_block):
         """Tell what was taken and not sent, and give the socket back; the block cannot be started again."""
         self.stop()
         self._answer_finished()
-        for taken in self._taken:
-            self._answer(taken.envelope, taken.number, GIVEN_UP)
-        self._taken.clear()
+        if self._taken:
+            for taken in self._taken:
+                self._answer(taken.envelope, taken.number, GIVEN_UP)
+            self._taken.clear()
+            # A peer loses what it has not read when the connection goes (ZMQ_IMMEDIATE).
+            time.sleep(_LAST_WORDS_S)
         self._sockets.close()
 
     def _on_sent(self, message: pmt.pmt_base) -> None:

@@ -25,6 +25,7 @@ from blocks.zmq_security import CurveKeys
 from semantic.index_frame import IndexFrame
 
 _POLL_MS = 50
+_LINGER_MS = 200
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class PictureTaker:
         self.asking = False
         if self._done:
             self._tell()
-            self._socket.setsockopt(zmq.LINGER, 200)
+            self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
         self._sockets.close()
 
     def ask(self, timeout_s: float) -> None:

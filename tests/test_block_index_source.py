@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,17 +15,22 @@ from gnuradio import gr
 from blocks.index_source import PORT_SENT, IndexSource, frame_to_pdu, pdu_to_bits
 from blocks.zmq_messages import (
     TOPIC_FRAME,
+    TOPIC_RECEIPT,
     AddressError,
     MessageWriter,
     SocketLimits,
     open_socket,
 )
+from semantic.geometries import shipped_geometries
+from semantic.index_frame import IndexFrame
 from tests.link_parts import (
     ANY_PORT,
     GEOMETRY,
+    PATIENCE_S,
     Collector,
     post,
     random_frame,
+    wait_until,
 )
 
 
@@ -105,6 +112,95 @@ def test_nonsense_is_counted_and_costs_no_credit(bench: Bench) -> None:
     assert bench.source.messages_malformed == len(messages)
     bench.send(78)
     assert pdu_to_bits(bench.collector.get())[0] == 78
+
+
+def receipts(bench: Bench, count: int) -> list[tuple[int | None, str]]:
+    found = []
+    for _ in range(count):
+        assert bench.push.poll(int(1000 * PATIENCE_S)), f"no receipt after {found}"
+        topic, header, _ = bench.push.recv_multipart()
+        assert topic == TOPIC_RECEIPT
+        values = json.loads(header)
+        found.append((values["of"], values["outcome"]))
+    return found
+
+
+def test_every_message_has_a_receipt(bench: Bench) -> None:
+    """Sent or refused once the modulator is done with it, and at once where it is dropped."""
+    for frame_id in (1, 2):
+        bench.send(frame_id)
+        bench.collector.get()
+    assert not bench.push.poll(200)
+    post(bench.source, "sent", pmt.PMT_F)
+    post(bench.source, "sent", pmt.PMT_T)
+    assert receipts(bench, 2) == [(0, "refused"), (1, "sent")]
+    topic, header, payload = bench.writer.pack_frame(TOPIC_FRAME, random_frame(3))
+    bench.push.send_multipart([topic, header, payload[:-1]])
+    bench.push.send_multipart([b"x"])
+    bench.push.send_multipart([topic, header, payload])
+    bench.push.send_multipart([topic, header, payload])
+    bench.collector.get()
+    bench.sent()
+    expected = [(2, "malformed"), (None, "malformed"), (2, "replayed"), (2, "sent")]
+    assert sorted(receipts(bench, 4), key=str) == sorted(expected, key=str)
+
+
+def test_a_frame_that_cannot_be_sent_does_not_get_in(bench: Bench) -> None:
+    """A map that is announced and missing: it must not end the thread that reads the socket."""
+    geometry = next(one for one in shipped_geometries() if one.has_map)
+    assert geometry.rung is not None
+    indices = tuple(np.zeros((one.tokens, one.segments), np.uint16) for one in geometry.layers)
+    frame = IndexFrame(4, geometry, indices, None, None, None, None)
+    assert frame.map_lost
+    bench.push.send_multipart(bench.writer.pack_frame(TOPIC_FRAME, frame))
+    assert receipts(bench, 1) == [(0, "malformed")]
+    bench.send(5)
+    assert pdu_to_bits(bench.collector.get())[0] == 5
+    assert bench.source.failure is None
+
+
+def test_a_request_socket_will_do(bench: Bench) -> None:
+    """The shortest program of one's own: send, and wait for the answer."""
+    request = bench.context.socket(zmq.REQ)
+    request.connect(bench.source.address)
+    request.send_multipart(MessageWriter().pack_frame(TOPIC_FRAME, random_frame(8)))
+    assert pdu_to_bits(bench.collector.get())[0] == 8
+    bench.sent()
+    assert request.poll(int(1000 * PATIENCE_S))
+    assert json.loads(request.recv_multipart()[1])["outcome"] == "sent"
+
+
+def test_what_was_taken_and_not_sent_is_told_at_the_end(bench: Bench) -> None:
+    bench.send(1)
+    bench.collector.get()
+    bench.top.stop()
+    bench.top.wait()
+    end = threading.Thread(target=bench.source.close)
+    end.start()
+    assert receipts(bench, 1) == [(0, "given_up")]
+    end.join()
+
+
+def test_senders_have_streams(bench: Bench) -> None:
+    writers = [MessageWriter() for _ in range(3)]
+    streams = []
+    for writer in (*writers, writers[1]):
+        bench.push.send_multipart(writer.pack_frame(TOPIC_FRAME, random_frame(1)))
+        streams.append(pdu_to_bits(bench.collector.get())[2])
+        bench.sent()
+    assert streams == [0, 1, 2, 1]
+
+
+def test_a_thread_that_fails_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the flowgraph asks, and ends it: a transmitter that swallows everything is worse."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(bench.source, "_take", fail)
+    bench.send(1)
+    wait_until(lambda: bench.source.failure is not None, "the failure")
+    assert str(bench.source.failure) == "a fault"
 
 
 def test_a_sender_that_hangs_up_in_the_middle(bench: Bench) -> None:

@@ -132,6 +132,18 @@ class FrameSender:
         self._hand_over(self._number(frame))
         return True
 
+    def listen(self, seconds: float) -> None:
+        """Take the receipts that come while there is nothing to send."""
+        end_s = time.monotonic() + seconds
+        while True:
+            while self._read_receipts():
+                pass
+            self._send_again()
+            left_s = end_s - time.monotonic()
+            if left_s <= 0:
+                return
+            self._socket.poll(max(1, min(int(1000 * left_s), _POLL_MS)))
+
     def finish(self, notice: Callable[[], None] = lambda: None) -> None:
         """Wait for the receipts of all frames; arguments and errors as of :meth:`send`."""
         self._wait(lambda: not self._waiting, notice)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
+from queue import Empty, Queue
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from semantic.index_frame import IndexFrame
 
 _POLL_MS = 200
+_LISTEN_S = 0.02
 # A worker takes one picture beside the one it works on, so that the rest stays for other workers.
 _PICTURES_AHEAD = 1
 
@@ -129,9 +131,8 @@ class _Sending:
         from blocks.frame_sender import NobodyTakesError
 
         try:
-            for number, path in enumerate(paths):
-                if number:
-                    self._pause(rate)
+            for path in _listening(paths, sender):
+                self._pause(sender, rate)
                 frame = self._make(path)
                 if frame is not None:
                     self._paths[frame.frame_id] = path
@@ -156,13 +157,12 @@ class _Sending:
             f"{path}: sent by {self._address} as picture {receipt.frame_id}", markup=False
         )
 
-    def _pause(self, per_second: float | None) -> None:
-        """Wait for the next picture's turn."""
+    def _pause(self, sender: FrameSender, per_second: float | None) -> None:
+        """Wait for the picture's turn; the first one's is now."""
         if per_second is None:
             return
-        now_s = time.monotonic()
-        self._due_s = max(self._due_s + 1 / per_second, now_s)
-        time.sleep(self._due_s - now_s)
+        sender.listen(self._due_s - time.monotonic())
+        self._due_s = max(self._due_s, time.monotonic()) + 1 / per_second
 
     def _make(self, path: Path) -> IndexFrame | None:
         """Encode one photo, or read one frame, and give it the next number; None where that fails."""
@@ -214,6 +214,32 @@ class _Sending:
             raise ExchangeError(
                 f"{len(self._failed)} of {total} pictures were not sent, the first: {self._failed[0]}"
             )
+
+
+def _listening(paths: Iterator[Path], sender: FrameSender) -> Iterator[Path]:
+    """Paths as they come, the receipts taken meanwhile: who types them on standard input takes his time."""
+    read: Queue[Path | BaseException | None] = Queue(1)
+
+    def fill() -> None:
+        try:
+            for path in paths:
+                read.put(path)
+            read.put(None)
+        except BaseException as error:  # noqa: BLE001 (raised by who reads)
+            read.put(error)
+
+    threading.Thread(target=fill, name="paths", daemon=True).start()
+    while True:
+        try:
+            one = read.get(timeout=0.002)
+        except Empty:
+            sender.listen(_LISTEN_S)
+            continue
+        if one is None:
+            return
+        if isinstance(one, BaseException):
+            raise one
+        yield one
 
 
 def receive(

@@ -157,7 +157,9 @@ def test_sums_whatever_is_done_to_one_of_them(lab: Counting, name: str, how: str
 @pytest.mark.slow
 def test_a_thousand_unpaced_and_minutes_of_nothing(lab: Counting) -> None:
     """All arrive; between, the processes stand still and their memory does too."""
-    lab.feed(500)
+    lab.feed(1)
+    lab.wait(lambda: len(lab.delivered) == 1, "first picture: the decoder is there")
+    lab.feed(499)
     lab.wait(lambda: len(lab.sent) == 500, "receipts")
     lab.wait(lambda: len(lab.delivered) == 500, "pictures")
     processes = {name: psutil.Process(one.pid) for name, one in lab.running.items()}

@@ -9,15 +9,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pmt
 import pytest
+from gnuradio import gr
 
 from blocks.air_messages import CHUNK_SAMPLES, MAX_CHUNK_SAMPLES
 from blocks.air_sink import MAX_RECEIVERS, WINDOW_CHUNKS
 from blocks.index_sink import IndexSink
+from blocks.index_source import IndexSource, pdu_to_bits
 from blocks.zmq_messages import TOPIC_PICTURE, Refusal
 from blocks.zmq_security import load_keys, write_key_pair
 from semantic.link_statistics import LinkStatistics
-from tests.link_parts import ANY_PORT, GEOMETRY, PATIENCE_S, random_frame
+from tests.link_parts import ANY_PORT, GEOMETRY, PATIENCE_S, Collector, post, random_frame
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs/zmq.md").read_text()
 
@@ -110,3 +113,26 @@ def test_the_page_says_what_the_code_does() -> None:
     assert f"{WINDOW_CHUNKS} chunks of at most {CHUNK_SAMPLES:,} samples" in PAGE
     assert f"1 to {MAX_CHUNK_SAMPLES:,} of them" in PAGE
     assert f"| receivers of one virtual air | {MAX_RECEIVERS} |" in PAGE
+
+
+def test_the_sender_runs(tmp_path: Path) -> None:
+    """It sends a frame and prints what became of it."""
+    file = tmp_path / "one.uoisc"
+    file.write_bytes(random_frame(6).to_bytes())
+    source = IndexSource(ANY_PORT)
+    collector, top = Collector(), gr.top_block()
+    top.msg_connect(source, "frames", collector, "in")
+    top.start()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code("sender"), str(file), source.address],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert pdu_to_bits(collector.get())[0] == 6
+        post(source, "sent", pmt.PMT_T)
+        assert process.communicate(timeout=60)[0] == "sent\n"
+    finally:
+        top.stop()
+        top.wait()
+        source.close()

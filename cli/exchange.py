@@ -63,6 +63,14 @@ def send(
     patience: Annotated[
         float, typer.Option(min=0.0, help="Seconds a picture may wait for the transmitter.")
     ] = 30.0,
+    keep_numbers: Annotated[
+        bool,
+        typer.Option(
+            "--keep-numbers",
+            help="Frames keep the numbers of their files, as for record --sent; by default every picture "
+            "gets a new one.",
+        ),
+    ] = False,
     bits_per_pixel: options.BitsPerPixel = None,
     symbols: options.Symbols = None,
     air_time_ms: options.AirTimeMs = None,
@@ -98,7 +106,7 @@ def send(
     first = next(pictures, None)
     if first is None:
         raise ExchangeError("no pictures to send")
-    run = _Sending(query, settings, encoder)
+    run = _Sending(query, settings, encoder, keep_numbers)
     with FrameSender(settings.zmq.frames_in, patience, run.told, keys) as sender:
         run.send_all(sender, itertools.chain([first], pictures), rate)
     run.report()
@@ -107,8 +115,16 @@ def send(
 class _Sending:
     """One run of ``uoisc send``: a bad picture does not stop it, but is told of in the end."""
 
-    def __init__(self, query: str | None, settings: Profile, encoder: EncoderSettings) -> None:
+    def __init__(
+        self,
+        query: str | None,
+        settings: Profile,
+        encoder: EncoderSettings,
+        keep_numbers: bool,
+    ) -> None:
         self._query, self._settings, self._encoder = query, settings, encoder
+        self._keep_numbers = keep_numbers
+        self._kept: dict[int, Path] = {}  # numbers that files brought with them
         self._address = settings.zmq.frames_in
         # A receiver takes the same number twice for one picture: every run begins anywhere and counts up.
         self._frame_id = secrets.randbits(32)
@@ -177,6 +193,12 @@ class _Sending:
             self._failed.append(error)
             self._console.print(f"not sent: {error}", markup=False)
             return None
+        if is_frame and self._keep_numbers:
+            other = self._kept.setdefault(frame.frame_id, path)
+            if other != path or frame.frame_id in self._paths:
+                self._fail(path, f"has number {frame.frame_id}, as {other}")
+                return None
+            return frame
         numbered = replace(frame, frame_id=self._frame_id)
         self._frame_id = (self._frame_id + 1) & MAX_FRAME_ID
         return numbered

@@ -37,15 +37,9 @@ def list_pictures(sources: Iterable[str], lines: Iterable[str] | None = None) ->
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    from PIL import Image
+    from semantic.pictures import PictureError, picture_endings
 
-    from semantic.pictures import PictureError
-
-    endings = {
-        ending
-        for ending, kind in Image.registered_extensions().items()
-        if kind in Image.OPEN  # some kinds can only be written
-    } | {FRAME_ENDING}
+    endings = picture_endings() | {FRAME_ENDING}
     try:
         found = sorted(
             path

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from semantic.index_frame import IndexFrame
 
 ANY_PORT = "tcp://127.0.0.1:*"
+# Of a photo that lies beside a recording, from wherever that came.
+_MAX_PHOTO_PIXELS = 24_000_000
 
 
 def register(app: typer.Typer) -> None:
@@ -230,7 +232,7 @@ def photo_as_sent(photo: Path, frame: IndexFrame) -> Image.Image:
 
     from semantic.pictures import fit_square, read_picture
 
-    picture = read_picture(photo)
+    picture = read_picture(photo, _MAX_PHOTO_PIXELS)
     if frame.geometry.image_size is not None:
         return fit_square(picture, frame.geometry.image_size)
     size = frame.picture_size

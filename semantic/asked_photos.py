@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from semantic.pictures import picture_endings
 
 # Asked where nobody asks: it leans to nothing.
 DEFAULT_QUERY = "What is in the picture?"
@@ -64,8 +64,7 @@ def list_photos(folder: Path) -> list[Path]:
     Raises:
         PhotosError: there is none.
     """
-    Image.init()
-    suffixes = Image.registered_extensions()
+    suffixes = picture_endings()
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in suffixes)
     if not files:
         raise PhotosError(f"{folder}: no photos in this folder")

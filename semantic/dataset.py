@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from semantic.alignment import TextFeatures, TextForm
 from semantic.backbone import Backbone
-from semantic.pictures import PictureError, load_picture
+from semantic.pictures import PictureError, load_picture, picture_endings
 
 # Asked about photos that come without questions: it leans to nothing.
 DEFAULT_QUESTION = "What is in the picture?"
@@ -94,8 +93,7 @@ def _read_bytes(file: Path, before: str = "") -> bytes:
 def _folder_questions(folder: Path) -> dict[Path, list[str]]:
     """The same question about every photo of a folder, in the order of their names."""
     inner = folder / "images"
-    Image.init()
-    suffixes = Image.registered_extensions()
+    suffixes = picture_endings()
     files = sorted((inner if inner.is_dir() else folder).iterdir())
     return {file: [DEFAULT_QUESTION] for file in files if file.suffix.lower() in suffixes}
 

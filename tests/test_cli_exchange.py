@@ -168,6 +168,11 @@ def test_frames_of_files_get_new_numbers_and_need_no_question(
         assert sent.query == "Is there a dog?"
         for ours, theirs in zip(sent.indices, frame.indices, strict=True):
             assert np.array_equal(ours, theirs)
+    with Transmitter() as transmitter:
+        words = ["send", str(tmp_path / "one.uoisc"), str(tmp_path / "three.uoisc")]
+        assert run([*words, "--keep-numbers", "--set", transmitter.address]) == 1
+        assert "three.uoisc: has number 77, as " in capsys.readouterr().err
+    assert [frame.frame_id for frame in transmitter.frames] == [77]
     # A photo cannot do without.
     with Transmitter() as transmitter:
         assert run(["send", str(photo_path("chelsea")), "--set", transmitter.address]) == 2

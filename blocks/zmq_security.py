@@ -7,6 +7,7 @@ and thereby talks to nobody else. Key files are pyzmq's certificates.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -97,10 +98,17 @@ def write_key_pair(folder: Path, name: str) -> tuple[Path, Path, str]:
             for source in made:
                 os.chmod(source, 0o600)
             for target in targets:
-                if target.exists():
-                    raise FileExistsError(17, "exists and is not replaced", str(target))
-            for source, target in zip(made, targets, strict=True):
-                os.link(source, target)
+                if os.path.lexists(target):  # a link that leads nowhere is something, too
+                    raise FileExistsError(errno.EEXIST, "exists and is not replaced", str(target))
+            linked: list[Path] = []
+            try:
+                for source, target in zip(made, targets, strict=True):
+                    os.link(source, target)
+                    linked.append(target)
+            except OSError:
+                for target in linked:  # no half of a pair
+                    target.unlink()
+                raise
     except OSError as error:
         raise KeyFileError(f"{error.filename or folder}: {error.strerror}") from None
     return targets[0], targets[1], _public_key(str(targets[0])).decode()

@@ -110,9 +110,14 @@ class RecordingWriter:
         self._left_out = 0
         self._last_refresh_s = 0.0
         self._refresh_took_s = 0.0
-        self._sent = store_sent(self.path, sent)
-        self.add_gap(0, 0)
-        self._write({"state": "recording", "samples": 0})
+        self._sent: Any = sent
+        try:
+            self._sent = store_sent(self.path, sent)
+            self.add_gap(0, 0)
+            self._write({"state": "recording", "samples": 0})
+        except BaseException:
+            self.discard()  # a disk that is full keeps no empty recording
+            raise
 
     def _claim(self) -> None:
         """Take the names; nobody's recording is written over."""
@@ -138,7 +143,7 @@ class RecordingWriter:
         """Take everything away again: nothing was recorded."""
         for path in (self.path, self.data_path):
             path.unlink(missing_ok=True)
-        if self._sent:
+        if self._sent:  # claimed with the names: nobody else's
             shutil.rmtree(sent_folder(self.path), ignore_errors=True)
 
     def add_gap(self, sample_start: int, lost: int) -> None:

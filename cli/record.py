@@ -60,7 +60,7 @@ def record(
     from sdr_config.load import load_profile
 
     settings = load_profile(profile, overrides or [])
-    simulated = settings.channel is not None
+    simulated = settings.radio.kind == "channel"
     lost = None if loss is None else parse_loss(loss)
     _check_options(simulated, duration, sent, lost)
 

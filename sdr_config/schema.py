@@ -128,7 +128,9 @@ class Keys(Section):
 class Zmq(Section):
     """Sockets between codec and radio: the flowgraphs bind, encoders and decoders connect."""
 
-    frames_in: str = Field(default="tcp://127.0.0.1:5551", description="ROUTER, index frames to send")
+    frames_in: str = Field(
+        default="tcp://127.0.0.1:5551", description="ROUTER, index frames to send"
+    )
     pictures_out: str = Field(
         default="tcp://127.0.0.1:5552", description="ROUTER, received index frames"
     )

@@ -290,3 +290,17 @@ def test_verify_sees_clipping_and_what_is_no_number(tmp_path: Path) -> None:
         writer.finish(1000, statistics_of([]))
         (problem,) = verify_recording(writer.path)
         assert expected in problem
+
+
+def test_a_full_disk_leaves_no_empty_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: object, **__: object) -> None:
+        raise CaptureError(f"{path}: cannot write: No space left on device")
+
+    for module in ("writer", "sent_frames"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"captures.{module}.replace_file", full)
+            with pytest.raises(CaptureError, match="No space left"):
+                RecordingWriter(tmp_path / "r", header(), [SentFrame(random_frame(1))])
+        assert list(tmp_path.iterdir()) == []

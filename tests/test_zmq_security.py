@@ -129,6 +129,14 @@ def test_a_key_pair_is_never_overwritten(tmp_path: Path) -> None:
     assert [path.name for path in after] == ["lab.key_secret"]
 
 
+@pytest.mark.parametrize("name", ["lab.key", "lab.key_secret"])
+def test_a_link_that_leads_nowhere_leaves_no_half_of_a_pair(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to(tmp_path / "gone")
+    with pytest.raises(KeyFileError, match="exists and is not replaced"):
+        write_key_pair(tmp_path, "lab")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(KeyFileError, match="file"):

@@ -131,7 +131,7 @@ def rx_line(record: Mapping[str, Any]) -> str:
     parts += [f"{pictures[name]} {name}" for name in ("incomplete", "dropped") if pictures[name]]
     parts += [
         f"{record[name]} {name.replace('_', ' ')}"
-        for name in ("samples_dropped", "overflows", "samples_lost")
+        for name in ("samples_dropped", "overflows", "samples_lost", "samples_blanked")
         if record.get(name)
     ]
     return ", ".join(parts) + _events(record)

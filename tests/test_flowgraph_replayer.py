@@ -193,3 +193,24 @@ def test_more_pictures_than_the_sink_keeps(tmp_path: Path) -> None:
     assert result.statistics.fates == live.statistics.fates
     assert result.pictures[0].frame is not None
     assert result.pictures[0].frame.geometry == GEOMETRY
+
+
+@pytest.mark.parametrize("bad", [np.nan, complex(0, np.inf), -np.inf, 1e30, complex(1e30, np.nan)])
+@pytest.mark.parametrize("dc_block_length", [0, 64])
+def test_a_bad_sample_costs_no_later_burst(
+    tmp_path: Path, bad: complex, dc_block_length: int
+) -> None:
+    """A running sum would keep it for the rest of the stream."""
+    samples = burst_samples(count=2)
+    stream = np.concatenate([samples, samples])
+    place = samples.size - 500  # the silence behind the second burst of four
+    stream[place] = bad
+    result = replay(
+        open_recording(write_foreign(tmp_path, stream)),
+        f"receiver.dc_block_length={dc_block_length}",
+    )
+    assert [record.frame_id for record in result.records] == [0, 1, 0, 1]
+    assert all(record.code_blocks_ok == record.code_blocks == 1 for record in result.records)
+    assert result.statistics.samples_blanked >= 1
+    if dc_block_length:  # before a filter makes several of it
+        assert result.statistics.samples_blanked == 1

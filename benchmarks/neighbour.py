@@ -1,4 +1,4 @@
-"""What a busy process beside it costs the encoder, with threads that sleep while they wait and with spinning ones.
+"""What busy processes beside it cost the encoder, with threads that sleep while they wait and that spin.
 
 ``python -m benchmarks.neighbour``: four runs, each in a process of its own, because torch reads the
 policy when it is loaded. Every figure is a ratio to the first run of the same call.

@@ -56,8 +56,8 @@ class LinkStatistics:
 
     ``samples`` is what the receiver worked on, ``samples_dropped`` what it had no room for (this computer
     is too slow); ``samples_lost`` in ``overflows`` gaps is what the radio threw away before it got here.
-    All of them at the receiver's input rate. ``samples_blanked`` were no numbers, or absurdly large, and count
-    as silence; where they came in, before a DC blocker thus at the rate on the air.
+    All of them at the receiver's input rate. ``samples_blanked`` were no numbers, or absurdly large, and
+    count as silence; before a DC blocker they are counted at the rate on the air.
     """
 
     fates: dict[Fate, int] = field(default_factory=lambda: dict.fromkeys(Fate, 0))

@@ -394,7 +394,7 @@ def _write(folder: Path, outcomes: Sequence[Outcome], values: dict[str, Any]) ->
         save = partial(outcome.picture.save, format="PNG")
         atomic_write(folder / entry["file"], save)
     text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False)
-    atomic_write(folder / "report.json", f"{text}\n".encode())
+    atomic_write(folder / "report.json", f"{text}\n".encode(errors="backslashreplace"))
 
 
 def _print(values: dict[str, Any]) -> None:

@@ -1,7 +1,5 @@
 # `make demo` and `make test` do all set-up themselves. See docs/install.md.
 
-# Torch, Numba and GNU Radio otherwise fight for the cores (and spin while they wait).
-export OMP_WAIT_POLICY = PASSIVE
 # A NumPy in ~/.local would shadow the one GNU Radio was made for.
 export PYTHONNOUSERSITE = 1
 

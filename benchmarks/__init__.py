@@ -2,3 +2,5 @@
 
 One module, one thing measured. Timed figures come as ratios against a peer of the same run.
 """
+
+import semantic  # noqa: F401 - before torch: it sets how torch's threads wait

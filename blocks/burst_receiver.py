@@ -260,8 +260,10 @@ class BurstReceiver(gr.sync_block):
                 self._end_stretch(overflow=True, skipped=piece.samples)
             elif piece is not None:
                 self.statistics.samples += piece.size
+                blanked = self._finder.blanked
                 for found in self._finder.push(piece):
                     self._jobs.put(_Job(found, self._stretch_start))
+                self.statistics.count_blanked(self._finder.blanked - blanked)
             elif self._ring.finished:
                 self._end_stretch(overflow=False, skipped=0)
                 return

@@ -303,6 +303,11 @@ def open_socket(
     if keys is not None:
         _encrypt(socket, keys, server=bind is not None)
     prepare(socket)
+    # ZMQ binds to addresses and interfaces, not to names.
+    bind, connect = (
+        None if one is None else one.replace("tcp://localhost:", "tcp://127.0.0.1:", 1)
+        for one in (bind, connect)
+    )
     address = bind if bind is not None else connect
     try:
         if address is not None and "[" in address:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sigmf.keys import SIGMF_METADATA_EXT
 
+from captures.archive import is_archive, unpack
 from captures.errors import CaptureError
 from captures.recording import metadata_path
 
@@ -41,11 +42,13 @@ def shipped_recordings() -> list[str]:
 
 
 def find_recording(name: str | Path) -> Path:
-    """The metadata file that a name means: a file, or else one that comes with the project.
+    """The metadata file that a name means: a file, an archive, or else one that comes with the project.
 
     Raises:
-        CaptureError: neither.
+        CaptureError: none of them, or an archive that cannot be unpacked.
     """
+    if is_archive(Path(name)):
+        return unpack(Path(name))
     path = metadata_path(Path(name))
     if path.exists():
         return path

@@ -12,14 +12,17 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from sigmf.keys import SIGMF_ARCHIVE_EXT, SIGMF_DATASET_EXT, SIGMF_METADATA_EXT
+from sigmf.keys import SIGMF_DATASET_EXT, SIGMF_METADATA_EXT
 
+from captures.archive import is_archive
 from captures.datatypes import SampleType, parse_datatype
 from captures.errors import CaptureError
 from captures.metadata import Annotation, Metadata, Segment, read_json
 from semantic.link_statistics import BurstRecord
 
 _PIECE_BYTES = 1 << 20
+# A rate that was measured, as against the nominal one; receivers follow clocks that are off by more.
+RATE_TOLERANCE = 20e-6
 
 
 @dataclass(frozen=True)
@@ -156,8 +159,8 @@ def metadata_path(name: Path) -> Path:
         CaptureError: the name of an archive.
     """
     text = name.name
-    if text.endswith(SIGMF_ARCHIVE_EXT):
-        raise CaptureError(f"{name}: a SigMF archive, expected it unpacked (tar xf {text})")
+    if is_archive(name):
+        raise CaptureError(f"{name}: a SigMF archive, expected the name of a recording")
     for ending in (SIGMF_METADATA_EXT, SIGMF_DATASET_EXT):
         text = text.removesuffix(ending)
     return name.with_name(text + SIGMF_METADATA_EXT)
@@ -214,7 +217,10 @@ def _load(path: Path, metadata: Metadata) -> Recording:
             f"core:num_channels is {info.channels}, expected one channel: split the recording first"
         )
     if info.sample_rate_hz is None:
-        raise CaptureError("core:sample_rate is missing, expected samples per second")
+        raise CaptureError(
+            "core:sample_rate is missing (SigMF leaves it out where nobody knows it), expected samples per "
+            "second: add it to section global"
+        )
     data_path = _data_path(path, metadata)
     first_byte = _header_bytes(metadata)
     size = _size_of(data_path) - first_byte - info.trailing_bytes
@@ -257,7 +263,10 @@ def _data_path(path: Path, metadata: Metadata) -> Path:
         data_path = path.with_name(name)
     if not data_path.exists():
         hint = " (core:metadata_only says so)" if metadata.info.metadata_only else ""
-        raise CaptureError(f"{data_path}: no such file: the samples are missing{hint}")
+        raise CaptureError(
+            f"{data_path}: no such file: the samples are missing{hint}; a recording is renamed "
+            f"with its {SIGMF_DATASET_EXT} file and its .sent folder"
+        )
     return data_path
 
 

@@ -105,13 +105,26 @@ def store_sent(metadata_path: Path, frames: Sequence[SentFrame]) -> list[dict[st
     return entries
 
 
+def sent_missing(recording: Recording) -> str | None:
+    """What to do where frames were sent and their whole folder is gone (lost, or not renamed); or None."""
+    folder = sent_folder(recording.path)
+    if not recording.metadata.info.sent_frames or folder.exists():
+        return None
+    return (
+        f"{folder}: no such folder: the frames sent are not known, so errors cannot be counted; a recording "
+        f"is renamed with its {FOLDER_EXT} folder"
+    )
+
+
 def load_sent(recording: Recording) -> list[SentFrame]:
-    """The frames that lie beside a recording; an empty list where there are none.
+    """The frames that lie beside a recording; an empty list where there are none, or :func:`sent_missing`.
 
     Raises:
         CaptureError: a file that is missing, damaged or no index frame.
     """
     folder = sent_folder(recording.path)
+    if sent_missing(recording) is not None:
+        return []
     return [_load(folder, entry) for entry in recording.metadata.info.sent_frames]
 
 

@@ -14,7 +14,7 @@ from jsonschema.exceptions import ValidationError
 from captures.errors import CaptureError
 from captures.metadata import MAX_ANNOTATIONS, read_json
 from captures.recording import Recording, load_recording, metadata_path
-from captures.sent_frames import load_sent
+from captures.sent_frames import load_sent, sent_missing
 from semantic.link_statistics import Fate
 
 _PIECE_SAMPLES = 1 << 18
@@ -47,12 +47,12 @@ def _problems(name: Path) -> Iterator[str]:
             f"not ended in order (or still going on): readable up to sample {recording.samples}, "
             f"{recording.spare_bytes // size} more samples lie behind without metadata"
         )
-    elif recording.metadata.info.sha512 is None:
-        yield "no core:sha512: nobody can tell whether the samples were changed"
     if (wrong := recording.check_hash()) is not None:
         yield wrong
     yield from _statistics_problems(recording)
     yield from _sample_problems(recording)
+    if (missing := sent_missing(recording)) is not None:
+        yield missing
     try:
         load_sent(recording)
     except CaptureError as error:

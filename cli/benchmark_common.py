@@ -124,10 +124,9 @@ def write_json(file: Path | None, data: Any) -> None:
 def write_plot(file: Path | None, draw: Callable[[], Figure]) -> None:
     """Draw and write where a file was asked for."""
     if file is not None:
-        from cli.figures import save_figure
+        from cli.figures import write_figure
 
-        figure = draw()
-        atomic_write(file, lambda stream: save_figure(figure, stream))
+        write_figure(file, draw)
 
 
 def mcs_colours(rates: Iterable[int]) -> dict[int, str]:

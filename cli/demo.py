@@ -191,10 +191,9 @@ def _summary(runs: list[Run], photo: str, seed: int) -> dict[str, Any]:
 
 
 def _write(folder: Path, source: Image.Image, runs: list[Run], photo: str, seed: int) -> None:
-    from cli.figures import save_figure
+    from cli.figures import write_figure
 
-    figure = _overview(source, runs)
-    atomic_write(folder / "overview.png", lambda file: save_figure(figure, file))
+    write_figure(folder / "overview.png", lambda: _overview(source, runs))
     for number, run in enumerate(runs):
         path = folder / f"received_{number}.png"
         picture = run.report.received
@@ -202,7 +201,7 @@ def _write(folder: Path, source: Image.Image, runs: list[Run], photo: str, seed:
         if picture is not None:
             atomic_write(path, lambda file, picture=picture: picture.save(file, "PNG"))  # type: ignore[misc]
     text = json.dumps(_summary(runs, photo, seed), indent=2, allow_nan=False, ensure_ascii=False)
-    atomic_write(folder / "demo.json", f"{text}\n".encode())
+    atomic_write(folder / "demo.json", f"{text}\n".encode(errors="backslashreplace"))
 
 
 def _overview(source: Image.Image, runs: list[Run]) -> Figure:

@@ -7,6 +7,7 @@ says so.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -48,6 +49,8 @@ USER_ERRORS = frozenset(
     }
 )
 
+_STREAM_FAILS = (errno.ENOSPC, errno.EPIPE, errno.EIO)
+
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -77,6 +80,9 @@ def _text_and_code(error: BaseException) -> tuple[str, int]:
         return usage_text(error), EXIT_USAGE
     if is_user_error(error):
         return str(error), EXIT_ERROR
+    # Files are written under their names; what has none is one of the standard streams.
+    if isinstance(error, OSError) and error.errno in _STREAM_FAILS and error.filename is None:
+        return f"standard output: cannot write: {error.strerror}", EXIT_ERROR
     return (
         f"fault in the program: {describe(error)} ({TRACEBACK_VARIABLE}=1 shows where)",
         EXIT_ERROR,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from cli.output import OutputError, atomic_write, make_console
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,10 +21,12 @@ _MISSING = "#e4e7ea"
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
-    """A figure on the Agg canvas; pyplot's global state is not touched."""
+    """A figure on the Agg canvas, in matplotlib's own style whatever a matplotlibrc says."""
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    matplotlib.rcdefaults()  # text.usetex of a matplotlibrc would need a LaTeX
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -29,6 +35,23 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 def save_figure(figure: Figure, file: IO[bytes], dpi: int = 110) -> None:
     """Write a figure as PNG."""
     figure.savefig(file, format="png", dpi=dpi)
+
+
+def write_figure(path: Path, draw: Callable[[], Figure]) -> None:
+    """Draw a figure and write it; one that cannot be drawn costs a note, never the results beside it.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    from cli.errors import describe, one_line
+
+    try:
+        figure = draw()
+        atomic_write(path, lambda file: save_figure(figure, file))
+    except OutputError:
+        raise
+    except Exception as error:  # noqa: BLE001 - fonts, styles and backends fail in many ways
+        make_console().print(f"note: {path} not drawn: {one_line(describe(error))}", markup=False)
 
 
 def draw_picture(axes: Axes, picture: Image.Image | None, missing: str = "not received") -> None:

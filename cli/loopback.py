@@ -174,7 +174,7 @@ def write_results(
     What an earlier run left under the same names and this run has not got (a received picture) goes
     away first: nothing in the folder may be taken for a result of this run that is not one.
     """
-    from cli.figures import constellation_figure, save_figure, side_by_side_figure
+    from cli.figures import constellation_figure, side_by_side_figure, write_figure
 
     for name in ("report.json", *_PICTURES):
         (folder / name).unlink(missing_ok=True)
@@ -183,13 +183,18 @@ def write_results(
     if received is not None:
         atomic_write(folder / "received.png", lambda file: received.save(file, "PNG"))
     relevance = None if found is None else found.maps[0].cpu().numpy()
-    figure = side_by_side_figure(source, received, values["query"], values, relevance, depth)
-    atomic_write(folder / "side_by_side.png", lambda file: save_figure(figure, file))
-    if report.constellation is not None:
-        plot = constellation_figure(report.constellation, values["snr_db_estimated"])
-        atomic_write(folder / "constellation.png", lambda file: save_figure(plot, file))
+    write_figure(
+        folder / "side_by_side.png",
+        lambda: side_by_side_figure(source, received, values["query"], values, relevance, depth),
+    )
+    symbols = report.constellation
+    if symbols is not None:
+        write_figure(
+            folder / "constellation.png",
+            lambda: constellation_figure(symbols, values["snr_db_estimated"]),
+        )
     text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False)
-    atomic_write(folder / "report.json", f"{text}\n".encode())
+    atomic_write(folder / "report.json", f"{text}\n".encode(errors="backslashreplace"))
 
 
 _ROWS: tuple[tuple[str, str], ...] = (

@@ -6,6 +6,7 @@ load (torch, GNU Radio, Numba) is imported inside the functions, so that ``--hel
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -33,7 +34,7 @@ from cli import (
     train,
 )
 from cli.errors import report_error
-from cli.output import reserve_stdout
+from cli.output import flush_stdout, prepare_streams, reserve_stdout
 
 app = typer.Typer(
     name="uoisc",
@@ -64,6 +65,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     try:
         code = app(args=list(arguments) or ["--help"], prog_name="uoisc", standalone_mode=False)
+        flush_stdout()
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - the one place that reports them
         return report_error(error)
     return code if isinstance(code, int) else 0
@@ -71,6 +73,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
+    # A notebook's would not even let matplotlib be imported elsewhere; files need none but this one.
+    os.environ["MPLBACKEND"] = "agg"
+    prepare_streams()
     arguments = sys.argv[1:]
     if "--json" in arguments:
         reserve_stdout()

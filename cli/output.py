@@ -46,7 +46,7 @@ def reserve_stdout() -> None:
     if _reserved is not None:
         return
     sys.stdout.flush()
-    _reserved = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    _reserved = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
     os.dup2(2, 1)
 
 
@@ -59,15 +59,48 @@ def print_json(data: Mapping[str, Any]) -> None:
     """
     # Built whole before the first character goes out: half an object is worse than none.
     text = json.dumps(data, allow_nan=False, ensure_ascii=False)
-    stream = _reserved or sys.stdout
-    stream.write(f"{text}\n")
-    stream.flush()
+    _write(_reserved or sys.stdout, f"{text}\n")
 
 
 def print_text(text: str) -> None:
     """Print plain text on standard output, closed by a line break."""
-    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
-    sys.stdout.flush()
+    _write(sys.stdout, text if text.endswith("\n") else f"{text}\n")
+
+
+def _write(stream: IO[str], text: str) -> None:
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        raise OutputError(f"standard output: cannot write: {error.strerror or error}") from error
+
+
+def prepare_streams() -> None:
+    """Standard output and error that take any text, and are there even where the caller closed them.
+
+    What a terminal cannot show (Latin-1, file names that are not UTF-8) is written as an escape.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
+        getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def flush_stdout() -> None:
+    """Write out what is still buffered.
+
+    Raises:
+        OutputError: it cannot be written; what is left is dropped.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), 1
+        )  # or Python would fail over it again at its end
+        raise OutputError(f"standard output: cannot write: {error.strerror or error}") from error
 
 
 def atomic_write(path: Path, write: Callable[[IO[bytes]], object] | bytes) -> None:

@@ -55,11 +55,14 @@ def plot(
         check_output_file(report)
     target = make_folder(output if output is not None else folder / "figures")
 
+    import matplotlib
+
     from semantic.evaluation.figure_style import save_figure, save_for_page
     from semantic.evaluation.figures import draw_figures
     from semantic.evaluation.report import make_report
     from semantic.evaluation.summary import summarise
 
+    matplotlib.rcdefaults()  # whatever a matplotlibrc says
     with make_console().status("computing intervals") as status:
         summary = summarise(table)
         gallery = draw_figures(table, summary, folder / "pictures")

@@ -131,7 +131,7 @@ def rx_line(record: Mapping[str, Any]) -> str:
     ]
     parts += [
         f"{record[name]} {name.replace('_', ' ')}"
-        for name in ("samples_dropped", "overflows", "samples_lost")
+        for name in ("samples_dropped", "overflows", "samples_lost", "samples_blanked")
         if record.get(name)
     ]
     return ", ".join(parts) + _events(record)
@@ -184,7 +184,7 @@ class StatisticsFile:
         elapsed_s = round(time.monotonic() - self._started_s, 3)
         data = {**self._about, "running": running, "elapsed_s": elapsed_s, **self._record()}
         text = json.dumps(data, indent=2, allow_nan=False)
-        atomic_write(self._path, f"{text}\n".encode())
+        atomic_write(self._path, f"{text}\n".encode(errors="backslashreplace"))
 
 
 def _events(record: Mapping[str, Any]) -> str:

@@ -40,7 +40,11 @@ def register(app: typer.Typer) -> None:
 
 def replay(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A .sigmf-meta file, or a shipped recording.")
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A .sigmf-meta file, an archive (.sigmf, .sigmf.gz), or a shipped recording.",
+        ),
     ],
     profile: Annotated[
         str | None,
@@ -66,7 +70,7 @@ def replay(
     """Receive a SigMF recording from start to end, the same way every time."""
     from captures.library import find_recording
     from captures.recording import open_recording
-    from captures.sent_frames import known_geometries, load_sent
+    from captures.sent_frames import known_geometries, load_sent, sent_missing
 
     recording = open_recording(find_recording(name))
     sent = load_sent(recording)
@@ -77,6 +81,8 @@ def replay(
     from flowgraphs.replayer import run_replay
 
     console = make_console()
+    if (missing := sent_missing(recording)) is not None:
+        console.print(f"note: {missing}", markup=False)
     with console.status("receiving"):
         result = run_replay(settings, known_geometries(sent), recording)
     outcomes = match_pictures(sent, result.pictures)
@@ -124,6 +130,7 @@ def replay_profile(
     Raises:
         ConfigError: a profile or override that cannot be used, or rates that do not fit.
     """
+    from captures.recording import RATE_TOLERANCE
     from sdr_config.load import load_profile
 
     info = recording.metadata.info
@@ -135,7 +142,7 @@ def replay_profile(
         rate_hz = base.waveform.symbol_rate_hz
     # Without resampling wherever possible.
     ratio = recording.sample_rate_hz / rate_hz
-    whole = 2 <= round(ratio) <= 8 and abs(ratio / round(ratio) - 1) < 1e-9
+    whole = 2 <= round(ratio) <= 8 and abs(ratio / round(ratio) - 1) <= RATE_TOLERANCE
     settings = [
         f"waveform.symbol_rate_hz={float(rate_hz)!r}",
         *([f"waveform.samples_per_symbol={round(ratio)}"] if whole else []),
@@ -389,7 +396,7 @@ def _write(folder: Path, outcomes: Sequence[Outcome], values: dict[str, Any]) ->
         save = partial(outcome.picture.save, format="PNG")
         atomic_write(folder / entry["file"], save)
     text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False)
-    atomic_write(folder / "report.json", f"{text}\n".encode())
+    atomic_write(folder / "report.json", f"{text}\n".encode(errors="backslashreplace"))
 
 
 def _print(values: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Receive front end: from the radio's sample rate to two samples per symbol, all in C++."""
+"""Receive front end: from the radio's sample rate to two samples per symbol, in C++ but for the guard."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from gnuradio import blocks as gr_blocks
 from gnuradio import filter, gr
 
 from blocks.modem import waveform as wf
+from blocks.sample_guard import SampleGuard
+from semantic.link_statistics import LinkStatistics
 
 _STOP_ATTENUATION_DB = 60.0
 # A call of the Python block behind it costs 50 microseconds whatever it hands over, which the scheduler's
@@ -44,16 +46,26 @@ class FrontEnd(gr.hier_block2):
     Args:
         samples_per_symbol: at the input, 2..8.
         dc_block_length: samples over which DC is averaged, 0 leaves it in.
+        statistics: where samples are counted that are too bad for the average.
 
     ``delay_samples`` says how much later the signal comes out, in samples of the input.
     """
 
-    def __init__(self, samples_per_symbol: int, dc_block_length: int = 0) -> None:
+    def __init__(
+        self,
+        samples_per_symbol: int,
+        dc_block_length: int = 0,
+        statistics: LinkStatistics | None = None,
+    ) -> None:
         signature = gr.io_signature(1, 1, gr.sizeof_gr_complex)
         gr.hier_block2.__init__(self, "FrontEnd", signature, signature)
         with warnings_only():
             chain, self.delay_samples = _make_chain(samples_per_symbol, dc_block_length)
+            if dc_block_length:
+                chain.insert(0, SampleGuard(statistics or LinkStatistics()))
         chain[-1].set_min_output_buffer(_OUTPUT_BUFFER_SAMPLES)
+        # The flowgraph keeps the C++ side of a block alive, not the Python side of a Python block.
+        self._chain = chain
         self.connect(self, *chain, self)
 
 

@@ -98,12 +98,14 @@ class Loopback(gr.top_block):
         self.modulator = make_modulator(profile)
         self.channel = Channel.of(profile)
         self.inserted = list(inserted)
-        self.front_end = FrontEnd(
-            profile.waveform.samples_per_symbol, profile.receiver.dc_block_length
-        )
         # Whatever the profile says: a simulation waits, it never drops, and it has no clock to
         # time a picture out by.
         self.receiver = make_burst_receiver(profile, when_full="block")
+        self.front_end = FrontEnd(
+            profile.waveform.samples_per_symbol,
+            profile.receiver.dc_block_length,
+            self.receiver.statistics,
+        )
         try:
             self.index_sink = make_index_sink(
                 profile, geometries, self.receiver.statistics, frame_timeout_s=None

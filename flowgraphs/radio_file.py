@@ -14,15 +14,13 @@ from blocks.rx_time import RX_TIME_TAG
 from blocks.time_tags import RX_FREQUENCY_TAG, RX_RATE_TAG, time_to_pmt
 from captures.errors import CaptureError
 from captures.library import find_recording
-from captures.recording import Recording, open_recording
+from captures.recording import RATE_TOLERANCE, Recording, open_recording
 from flowgraphs.front_end import anti_alias_taps
 from sdr_config.schema import FileRadio, Waveform
 
 _PIECE_SAMPLES = 32_768
 # Terms of the ratio between two sample rates: 48 kHz and 44.1 kHz would be 160 : 147.
 _MAX_RATIO_TERM = 1000
-# A rate written with a few digits is off by less; clocks are off by far more.
-_RATIO_TOLERANCE = 1e-7
 
 
 def make_file_source(radio: FileRadio, waveform: Waveform) -> gr.basic_block:
@@ -53,8 +51,9 @@ class FileSource(gr.hier_block2):
     def __init__(self, recording: Recording, waveform: Waveform, *, realtime: bool = False) -> None:
         output = gr.io_signature(1, 1, gr.sizeof_gr_complex)
         gr.hier_block2.__init__(self, "FileSource", gr.io_signature(0, 0, 0), output)
-        self.samples = PieceSource(recording.pieces(_PIECE_SAMPLES), _time_tags(recording))
         self.ratio = rate_ratio(recording, waveform)
+        rate_hz = Fraction(waveform.sample_rate_hz) / self.ratio
+        self.samples = PieceSource(recording.pieces(_PIECE_SAMPLES), _time_tags(recording, rate_hz))
         self.delay_samples = 0.0
         chain: list[gr.basic_block] = [self.samples]
         if self.ratio != 1:
@@ -68,22 +67,22 @@ class FileSource(gr.hier_block2):
 
 
 def rate_ratio(recording: Recording, waveform: Waveform) -> Fraction:
-    """Samples wanted for one of the recording.
+    """Samples wanted for one of the recording: of ratios that come near enough, the simplest.
 
     Raises:
         CaptureError: less than two samples per symbol, or rates in no simple ratio.
     """
     rate_hz = recording.sample_rate_hz
     least_hz = wf.RECEIVER_SAMPLES_PER_SYMBOL * waveform.symbol_rate_hz
-    if rate_hz < least_hz:
+    if rate_hz < least_hz * (1 - RATE_TOLERANCE):
         raise CaptureError(
             f"{recording.path}: core:sample_rate is {rate_hz:g}, less than two samples per symbol: "
             f"expected at least {least_hz:g} for {waveform.symbol_rate_hz:g} symbols per second"
         )
     exact = Fraction(waveform.sample_rate_hz) / Fraction(rate_hz)
-    ratio = exact.limit_denominator(_MAX_RATIO_TERM)
-    terms = max(ratio.numerator, ratio.denominator)
-    if ratio == 0 or terms > _MAX_RATIO_TERM or abs(ratio / exact - 1) > _RATIO_TOLERANCE:
+    nearest = map(exact.limit_denominator, range(1, _MAX_RATIO_TERM + 1))
+    ratio = next((one for one in nearest if abs(one / exact - 1) <= RATE_TOLERANCE), None)
+    if ratio is None or ratio.numerator > _MAX_RATIO_TERM:
         raise CaptureError(
             f"{recording.path}: core:sample_rate is {rate_hz:.12g}, expected a rate in a ratio of whole "
             f"numbers up to {_MAX_RATIO_TERM} to {waveform.sample_rate_hz:.12g} (2 to 8 samples per symbol "
@@ -92,10 +91,9 @@ def rate_ratio(recording: Recording, waveform: Waveform) -> Fraction:
     return ratio
 
 
-def _time_tags(recording: Recording) -> list[Tag]:
+def _time_tags(recording: Recording, rate_hz: Fraction) -> list[Tag]:
     """What gr-uhd says at the start of a stream and behind every gap; times from the stream's beginning."""
     tags: list[Tag] = []
-    rate_hz = Fraction(recording.sample_rate_hz)
     since = 0
     for segment in recording.segments:
         if segment.sample_start >= recording.samples:

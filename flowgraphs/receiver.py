@@ -63,8 +63,12 @@ class Receiver(gr.top_block):
         self.radio = make_source(profile)
         self.settings = read_settings(profile, self.radio)
         warm_up(receiver.max_iterations)
-        self.front_end = FrontEnd(profile.waveform.samples_per_symbol, receiver.dc_block_length)
         self.receiver = make_burst_receiver(profile, receiver.when_full)
+        self.front_end = FrontEnd(
+            profile.waveform.samples_per_symbol,
+            receiver.dc_block_length,
+            self.receiver.statistics,
+        )
         self.index_sink = make_index_sink(
             profile,
             geometries,

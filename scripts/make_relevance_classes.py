@@ -15,6 +15,9 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import semantic  # noqa: F401 - before torch: it sets how torch's threads wait
+
+# isort: split
 import torch
 
 from semantic.backbone import Backbone, load_backbone

@@ -56,7 +56,8 @@ class LinkStatistics:
 
     ``samples`` is what the receiver worked on, ``samples_dropped`` what it had no room for (this computer
     is too slow); ``samples_lost`` in ``overflows`` gaps is what the radio threw away before it got here.
-    All of them at the receiver's input rate.
+    All of them at the receiver's input rate. ``samples_blanked`` were no numbers, or absurdly large, and
+    count as silence; before a DC blocker they are counted at the rate on the air.
     """
 
     fates: dict[Fate, int] = field(default_factory=lambda: dict.fromkeys(Fate, 0))
@@ -66,6 +67,7 @@ class LinkStatistics:
     samples_dropped: int = 0
     overflows: int = 0
     samples_lost: int = 0
+    samples_blanked: int = 0
     _snr_db_sum: float = 0.0
     _cfo_hz_sum: float = 0.0
     _measured: int = 0
@@ -97,6 +99,12 @@ class LinkStatistics:
                 self._cfo_hz_sum += record.cfo_hz
                 self._measured += 1
 
+    def count_blanked(self, samples: int) -> None:
+        """Count samples that were replaced by silence."""
+        if samples:
+            with self._lock:
+                self.samples_blanked += samples
+
     def refate(self, old: Fate, new: Fate) -> None:
         """Move one burst to another fate (a decoded burst that nobody took in time)."""
         with self._lock:
@@ -121,6 +129,7 @@ class LinkStatistics:
                 "samples_dropped": self.samples_dropped,
                 "overflows": self.overflows,
                 "samples_lost": self.samples_lost,
+                "samples_blanked": self.samples_blanked,
                 "snr_db_estimated": self.snr_db_mean,
                 "cfo_hz_estimated": self.cfo_hz_mean,
             }

@@ -25,6 +25,29 @@ class _Loader(yaml.SafeLoader):
             seen[key_node.value] = line
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Refuse what YAML 1.1 reads as octal (010 is 8) or to base 60 (1:30 is 90)."""
+        text = str(node.value).replace("_", "").lstrip("+-")
+        if ":" in text or (len(text) > 1 and text[0] == "0" and text[1] not in "xXbB"):
+            raise yaml.MarkedYAMLError(
+                problem=f"{node.value} is not the number it looks like: write it without 0 in front or "
+                "colon, or in quotes where text is meant",
+                problem_mark=node.start_mark,
+            )
+        return super().construct_yaml_int(node)
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        """Refuse numbers to base 60 (1:30.5 is 90.5)."""
+        if ":" in node.value:
+            return float(self.construct_yaml_int(node))
+        return super().construct_yaml_float(node)
+
+
+for _name in ("int", "float"):
+    _Loader.add_constructor(
+        f"tag:yaml.org,2002:{_name}", getattr(_Loader, f"construct_yaml_{_name}")
+    )
+
 
 def read_plain_yaml(file: Path) -> Any:
     """Data of a YAML file.

@@ -6,7 +6,6 @@ import os
 
 # Before NumPy, Numba or torch are loaded: several test processes share the machine's cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 
 import subprocess

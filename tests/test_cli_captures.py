@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gnuradio import blocks as gr_blocks
+from gnuradio import gr
 from PIL import Image
 
+from captures.library import SHIPPED_FOLDER
 from captures.recording import load_recording, open_recording
 from captures.verify import verify_recording
 from cli.main import run
@@ -333,3 +337,43 @@ def test_receiving_from_a_recording(tmp_path: Path, uoisc: RunCommand) -> None:
     assert result.returncode == 0, result.stderr
     recording = open_recording(name)
     assert f"{len(recording.bursts)} bursts" in result.stderr
+
+
+def test_a_recording_without_its_frames_is_replayed_and_says_so(
+    tmp_path: Path, uoisc: RunCommand
+) -> None:
+    """Renamed without its folder."""
+    for ending in (".sigmf-meta", ".sigmf-data"):
+        shutil.copy(SHIPPED_FOLDER / f"clean{ending}", tmp_path / f"renamed{ending}")
+    result = uoisc("replay", "renamed", "--no-decode", "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert [one["status"] for one in report["pictures"]] == ["ok", "ok"]
+    assert report["bit_error_rate"] is None
+    assert "renamed.sent: no such folder" in result.stderr
+    result = uoisc("captures", "verify", "renamed")
+    assert result.returncode == 1
+    assert "renamed.sent: no such folder" in result.stdout
+
+
+def test_a_measured_sample_rate_is_replayed(tmp_path: Path, uoisc: RunCommand) -> None:
+    for ending in (".sigmf-meta", ".sigmf-data"):
+        shutil.copy(SHIPPED_FOLDER / f"clean{ending}", tmp_path / f"clean{ending}")
+    shutil.copytree(SHIPPED_FOLDER / "clean.sent", tmp_path / "clean.sent")
+    change(tmp_path / "clean.sigmf-meta", "global", core__sample_rate=1_999_999.0)
+    result = uoisc("replay", "clean.sigmf-meta", "--no-decode", "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["bit_error_rate"] == 0
+    assert [one["status"] for one in report["pictures"]] == ["ok", "ok"]
+
+
+def test_what_gnu_radio_writes_is_sound(tmp_path: Path) -> None:
+    """Its own SigMF sink: no checksum, no hardware, no time."""
+    samples = burst_samples(count=2)
+    sink = gr_blocks.sigmf_sink_minimal(8, str(tmp_path / "theirs"), 4e6, 1e9, "", "", "", True)
+    top = gr.top_block()
+    top.connect(gr_blocks.vector_source_c(samples.tolist()), sink)
+    top.run()
+    assert verify_recording(tmp_path / "theirs") == []
+    np.testing.assert_array_equal(open_recording(tmp_path / "theirs").read_all(), samples)

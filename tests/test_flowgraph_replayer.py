@@ -112,7 +112,7 @@ def test_any_rate(tmp_path: Path, rate_hz: float, samples_per_symbol: int) -> No
 
 @pytest.mark.parametrize(
     ("rate_hz", "expected"),
-    [(1.9e6, "less than two samples per symbol"), (4e6 * np.e, "ratio of whole numbers")],
+    [(1.9e6, "less than two samples per symbol"), (4e6 * (1 + 1 / 1500), "ratio of whole numbers")],
 )
 def test_rates_that_will_not_do(tmp_path: Path, rate_hz: float, expected: str) -> None:
     path = write_foreign(tmp_path, burst_samples(1))
@@ -193,3 +193,39 @@ def test_more_pictures_than_the_sink_keeps(tmp_path: Path) -> None:
     assert result.statistics.fates == live.statistics.fates
     assert result.pictures[0].frame is not None
     assert result.pictures[0].frame.geometry == GEOMETRY
+
+
+@pytest.mark.parametrize("bad", [np.nan, complex(0, np.inf), -np.inf, 1e30, complex(1e30, np.nan)])
+@pytest.mark.parametrize("dc_block_length", [0, 64])
+def test_a_bad_sample_costs_no_later_burst(
+    tmp_path: Path, bad: complex, dc_block_length: int
+) -> None:
+    """A running sum would keep it for the rest of the stream."""
+    samples = burst_samples(count=2)
+    stream = np.concatenate([samples, samples])
+    place = samples.size - 500  # the silence behind the second burst of four
+    stream[place] = bad
+    result = replay(
+        open_recording(write_foreign(tmp_path, stream)),
+        f"receiver.dc_block_length={dc_block_length}",
+    )
+    assert [record.frame_id for record in result.records] == [0, 1, 0, 1]
+    assert all(record.code_blocks_ok == record.code_blocks == 1 for record in result.records)
+    assert result.statistics.samples_blanked >= 1
+    if dc_block_length:  # before a filter makes several of it
+        assert result.statistics.samples_blanked == 1
+
+
+@pytest.mark.parametrize("nominal_hz", [2e6, 4e6, 8e6, 3.2e6])
+def test_a_measured_rate_counts_as_the_nominal_one(tmp_path: Path, nominal_hz: float) -> None:
+    settings = profile("waveform.symbol_rate_hz=1e6", "waveform.samples_per_symbol=2")
+    ratios = [
+        rate_ratio(
+            open_recording(
+                write_foreign(tmp_path, burst_samples(1), info={"core:sample_rate": rate_hz})
+            ),
+            settings.waveform,
+        )
+        for rate_hz in (nominal_hz, nominal_hz - 1, nominal_hz + 1)
+    ]
+    assert set(ratios) == {ratios[0]}

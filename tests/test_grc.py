@@ -146,6 +146,7 @@ def evaluated(file: Path, code: ast.expr) -> Any:
 
 # Blocks that make no sense in Companion, and why.
 NOT_IN_COMPANION = {
+    "SampleGuard": "part of FrontEnd",
     "PieceSource": "takes arrays from Python code; a File Source or SigMF Source is Companion's way",
 }
 

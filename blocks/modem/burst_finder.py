@@ -18,6 +18,7 @@ from blocks.modem import acquisition as acq
 from blocks.modem import demodulator as dem
 from blocks.modem import waveform as wf
 from blocks.modem.header import BurstHeader
+from blocks.modem.sample_guard import blank_bad_samples
 
 _SPS = wf.RECEIVER_SAMPLES_PER_SYMBOL
 # A burst shorter than this waits for the end of the block it begins in: 1 ms at 1 million symbols per
@@ -62,11 +63,15 @@ class FoundBurst:
 
 
 class BurstFinder:
-    """Finds bursts in a stream at 2 samples per symbol."""
+    """Finds bursts in a stream at 2 samples per symbol.
+
+    ``blanked`` counts the samples that were bad.
+    """
 
     def __init__(self) -> None:
         # Everything below counts samples from the start of the stream. The stream is taken to be
         # silent before its start: search and filters may look there.
+        self.blanked = 0
         self._origin = -acq.SEARCH_CONTEXT_BEFORE - dem.LEAD_SAMPLES - acq.CONFIRM_MARGIN_SAMPLES
         self._buffer: NDArray[np.complex64] = np.zeros(_BUFFER_SAMPLES, np.complex64)
         self._filled = -self._origin
@@ -85,7 +90,7 @@ class BurstFinder:
         """Take samples, return the bursts whose last sample is there.
 
         Args:
-            samples: ``complex64 [n]``; copied, NaN and infinity count as silence.
+            samples: ``complex64 [n]``; copied; bad ones (:mod:`blocks.modem.sample_guard`) count as silence.
         """
         found: list[FoundBurst] = []
         for first in range(0, samples.size, _PUSH_SAMPLES):
@@ -111,8 +116,7 @@ class BurstFinder:
             self._buffer = np.concatenate([self._buffer, np.empty(end, np.complex64)])
         new = self._buffer[self._filled : end]
         new[:] = samples
-        if not np.isfinite(new.view(np.float32)).all():
-            np.nan_to_num(new, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        self.blanked += blank_bad_samples(new)
         self._filled = end
 
     def _run(self) -> list[FoundBurst]:

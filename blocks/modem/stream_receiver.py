@@ -93,11 +93,16 @@ class StreamReceiver:
         """Samples received so far."""
         return self._finder.position
 
+    @property
+    def blanked(self) -> int:
+        """Of them those that were bad and count as silence."""
+        return self._finder.blanked
+
     def push(self, samples: NDArray[np.complex64]) -> list[ReceivedBurst]:
         """Take samples, return the bursts that are complete with them.
 
         Args:
-            samples: ``complex64 [n]``; copied, NaN and infinity count as silence.
+            samples: ``complex64 [n]``; copied; bad ones (:mod:`blocks.modem.sample_guard`) count as silence.
         """
         return [receive_burst(found, self._max_iterations) for found in self._finder.push(samples)]
 

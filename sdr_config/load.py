@@ -21,6 +21,11 @@ from sdr_config.schema import Profile
 # A profile is a page of text; anything much longer is some other file.
 MAX_FILE_BYTES = 256 * 1024
 _MAX_SHOWN_CHARACTERS = 60
+# What PyYAML raises beside its own errors, for values that carry the wrong tag (!!int "").
+_WRONG_VALUES = (
+    *(ValueError, IndexError, KeyError, TypeError),
+    *(AttributeError, OverflowError, RecursionError),
+)
 
 Key = tuple[str | int, ...]
 
@@ -163,10 +168,11 @@ def _parse(source: str, text: str) -> tuple[Any, dict[Key, int]]:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark and not source.startswith("--set") else ""
         raise ConfigError(f"{source}{line}", "", f"not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(source, "", f"not valid YAML: {_one_line(str(error))}") from None
+    except ConfigError:
+        raise
+    except (yaml.YAMLError, *_WRONG_VALUES) as error:
+        reason = _one_line(str(error)) or type(error).__name__
+        raise ConfigError(source, "", f"not valid YAML: {reason}") from None
 
 
 def _walk(node: yaml.Node, key: Key, source: str, lines: dict[Key, int]) -> None:

@@ -7,9 +7,25 @@ from typing import Any
 
 import yaml
 
+# A plan or a recipe is a page of text; anything much longer is some other file.
+MAX_FILE_BYTES = 256 * 1024
+# What PyYAML raises beside its own errors, for values that carry the wrong tag (!!int "").
+WRONG_VALUES = (
+    *(ValueError, IndexError, KeyError, TypeError),
+    *(AttributeError, OverflowError, RecursionError),
+)
+
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses repeated keys (the last would win, silently)."""
+    """SafeLoader that refuses repeated keys (the last would win, silently) and references (they unfold)."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem="references (*name) are not used here",
+                problem_mark=self.peek_event().start_mark,
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
@@ -56,14 +72,25 @@ def read_plain_yaml(file: Path) -> Any:
         OSError: it cannot be read.
         ValueError: it is no such file; the message has the line where there is one.
     """
-    raw = file.read_bytes()
+    with file.open("rb") as opened:
+        raw = opened.read(MAX_FILE_BYTES + 1)
+    if len(raw) > MAX_FILE_BYTES:
+        raise ValueError(f"more than {MAX_FILE_BYTES // 1024} KiB, expected a page of YAML")
     try:
-        return yaml.load(raw.decode("utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+        text = raw.decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError("expected YAML text in UTF-8, this is not") from None
+    return parse_plain_yaml(text)
+
+
+def parse_plain_yaml(text: str) -> Any:
+    """Data of a YAML text; ValueError as of :func:`read_plain_yaml`."""
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = "" if mark is None else f"line {mark.line + 1}: "
         raise ValueError(f"not YAML ({line}{error.problem})") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"not YAML ({str(error).splitlines()[0]})") from None
+    except (yaml.YAMLError, *WRONG_VALUES) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"not YAML ({reason})") from None

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from semantic.codec_config import ConfigError, Recipe, read_recipe
+from semantic.plain_yaml import parse_plain_yaml
 
 MAX_SHOWN_CHARACTERS = 60
 
@@ -45,8 +45,8 @@ def _change(data: dict[str, Any], override: str) -> tuple[str, ...]:
     if not equals or not all(re.fullmatch(r"\w+", key) for key in keys):
         raise ConfigError(f"{where}: expected section.key=value, e.g. training.steps=1000")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = parse_plain_yaml(text)
+    except ValueError:
         raise ConfigError(f"{where}: {name}: {_shorten(text)!r} is no YAML value") from None
     section = data
     for depth, key in enumerate(keys[:-1], 1):

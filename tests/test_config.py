@@ -399,3 +399,15 @@ def test_documented_reference_is_current() -> None:
     found = re.search(r"<!-- reference: begin -->\n(.*)<!-- reference: end -->", text, re.DOTALL)
     assert found
     assert found[1].strip() == reference_markdown().strip(), "run: uoisc config reference"
+
+
+@pytest.mark.parametrize(
+    "text", ['!!int ""', '!!float ""', "!!timestamp x", "!!bool x", "!!binary x", "1:" * 1000 + "1"]
+)
+def test_values_with_the_wrong_tag_are_one_named_error(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(f"name: {text}\n")
+    with pytest.raises(ConfigError, match="not valid YAML") as caught:
+        load_profile(file)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(file))

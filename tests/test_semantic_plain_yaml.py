@@ -18,6 +18,11 @@ BAD = {
     b"\xff\xfe": "expected YAML text in UTF-8",
     b"a: \x00": r"not YAML \(unacceptable character",
     b"[" * 5000: r"not YAML \(",
+    b'a: !!int ""\n': r"not YAML \(",
+    b"a: !!timestamp x\n": r"not YAML \(",
+    b"a: &a [1]\nb: [*a, *a]\n": r"not YAML \(line 2: references",
+    b"a: " + b"1:" * 100_000 + b"1\n": r"not YAML \(line 1: ",
+    b"#" * 300_000: "more than 256 KiB",
 }
 
 

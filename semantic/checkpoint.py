@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from semantic.backbone import Backbone, WeightsError, towers_digest
+from semantic.codec.packed_weights import check_tensors
 from semantic.codec_config import CodecConfig, Recipe, TrainingConfig
 from semantic.geometries import CHECKPOINT_FOLDER, geometries_to_json
 from semantic.index_frame import FrameGeometry
@@ -174,6 +175,7 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         ) from None
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"{file}: not a codec checkpoint (format {metadata.get('format')!r})")
+    check_tensors(file, tensors)
     return metadata, tensors
 
 
@@ -214,7 +216,7 @@ def read_checkpoint(
             prefix = f"quantizers.{number}."
             full[prefix + "total"] = full[prefix + "codebook"] * full[prefix + "count"][..., None]
         model.load_state_dict(full)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{file}: tensors do not fit the configuration ({error})") from None
     return model.eval(), config.geometries(claimed)[-1], metadata
 

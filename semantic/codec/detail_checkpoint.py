@@ -26,6 +26,7 @@ from semantic.codec.entropy import EntropyError, ResidualModels
 from semantic.codec.exact_products import PriorError
 from semantic.codec.packed_weights import (
     EXPONENT,
+    check_tensors,
     pack_matrix,
     replace_file,
     tensors_digest,
@@ -177,6 +178,7 @@ def _read(file: Path) -> tuple[DetailConfig, str, str, dict[str, Tensor]]:
         base_id, claimed = (metadata[key] for key in ("base_id", "codec_id"))
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{file}: not a two-layer codec ({error})") from None
+    check_tensors(file, packed)
     found = compute_codec_id(config, base_id, packed)
     if found != claimed:
         raise WeightsError(
@@ -199,7 +201,7 @@ def load_detail_of(file: Path, base: BaseLayer) -> tuple[DetailLayer, str]:
     detail = DetailLayer(base.codewords(), config)
     try:
         _take_up(detail, packed)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{file}: tensors do not fit ({error})") from None
     return detail.eval(), codec_id
 
@@ -215,8 +217,11 @@ def load_detail(detail: DetailLayer, file: Path) -> None:
     try:
         with safe_open(file, framework="pt", device="cpu") as opened:
             packed = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        check_tensors(file, packed)
         _take_up(detail, packed)
-    except (SafetensorError, OSError, RuntimeError) as error:
+    except (SafetensorError, OSError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, WeightsError):
+            raise
         raise WeightsError(f"{file}: cannot be taken up ({error})") from None
 
 
@@ -241,5 +246,8 @@ def _build(
         _take_up(detail, packed)
         models = ResidualModels(packed[_TABLE].numpy())
         return TwoLayerCodec(base, detail, models, codec_id, head, amp=amp, compiled=compiled)
-    except (KeyError, RuntimeError, ValueError, EntropyError, PriorError) as error:
+    except (
+        *(KeyError, IndexError, TypeError, ValueError, RuntimeError),
+        *(EntropyError, PriorError),
+    ) as error:
         raise WeightsError(f"{file}: tensors do not fit ({error})") from None

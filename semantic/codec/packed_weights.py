@@ -10,9 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from semantic.backbone import WeightsError
 from semantic.codec import fixed_point as fp
 
 EXPONENT = ".exponent"
+_WHOLE = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
+_KINDS = (torch.float32, torch.float16, *_WHOLE)
 
 
 def pack_matrix(value: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,6 +50,18 @@ def unpack_weights(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
             value = value / torch.exp2(exponents.float()).view(-1, *[1] * (value.dim() - 1))
         state[name] = value
     return state
+
+
+def check_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise WeightsError for tensors that no checkpoint of ours holds: other kinds, or not finite."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _KINDS:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise WeightsError(
+                f"{file}: {name} is {kind}, expected float32, float16 or whole numbers"
+            )
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise WeightsError(f"{file}: {name} holds values that are no numbers")
 
 
 def tensors_digest(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -20,6 +20,7 @@ from torch import nn
 from semantic.backbone import WeightsError
 from semantic.codec.detail_layer import Correction, DetailConfig, DetailLayer, Refinement
 from semantic.codec.packed_weights import (
+    check_tensors,
     pack_weights,
     replace_file,
     tensors_digest,
@@ -110,11 +111,14 @@ def load_head(file: Path, codec_id: str) -> RecognitionHead:
             packed = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         if metadata.get("format") != FORMAT:
             raise ValueError(f"format {metadata.get('format')!r}")
+        check_tensors(file, packed)
         owner, sizes = metadata["codec_id"], metadata["head"]
         if tensors_digest(owner + sizes, packed) != metadata["digest"]:
             raise ValueError("contents and digest differ: it is damaged or was altered")
         head = RecognitionHead(HeadConfig(**json.loads(sizes)))
         head.load_state_dict(unpack_weights(packed))
+    except WeightsError:
+        raise
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{file}: cannot be read as a recognition head ({error})") from None
     if owner != codec_id:

@@ -6,12 +6,14 @@ every network interface.
 
 from __future__ import annotations
 
+import os
 import platform
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import typer
 
@@ -135,6 +137,20 @@ def _weights() -> str:
     return f"codec {codec.codec_id}"
 
 
+def _caches() -> str:
+    import tempfile
+
+    from blocks.caches import NUMBA_VARIABLE, is_writable, user_cache
+
+    folder = Path(os.environ.get(NUMBA_VARIABLE, user_cache()))
+    if not is_writable(folder):
+        raise _NotOkError(f"{folder}: not writable")
+    passing = folder.is_relative_to(tempfile.gettempdir())
+    return (
+        f"{folder}{' (for this process alone: Numba compiles anew every time)' if passing else ''}"
+    )
+
+
 def _ports() -> str:
     from sdr_config.schema import Zmq
 
@@ -169,6 +185,7 @@ _LOOKS: dict[str, tuple[Callable[[], str], str]] = {
     "torch": (_torch, _SETUP),
     "CUDA": (_cuda, "check the NVIDIA driver, or use --device cpu"),
     "weights": (_weights, "git checkout semantic/checkpoints, then run: make setup"),
+    "caches": (_caches, "set NUMBA_CACHE_DIR to a folder that this user may write to"),
     "ports": (
         _ports,
         "stop the other transmitter or receiver, or choose other addresses in section zmq",

@@ -31,6 +31,7 @@ DOCTOR_CHECKS = [
     "torch",
     "CUDA",
     "weights",
+    "caches",
     "ports",
 ]
 VECTORS = REPOSITORY / "tests/data/nr_ldpc_cases.npz"

@@ -169,7 +169,7 @@ def test_it_learns_what_the_tower_sees(base: Codec, photos: PhotoSet, tmp_path: 
     run.validation_numbers = run.train_numbers
     found = run.task.validate(run)
     assert found["unlikeness_at_-1.8"] < found["fidelity_unlikeness_at_-1.8"]
-    assert found["classes_at_-1.8"] < 0.9 * found["fidelity_classes_at_-1.8"]
+    assert found["classes_at_-1.8"] < 0.95 * found["fidelity_classes_at_-1.8"]
     assert found["fidelity_psnr_db_at_-1.8"] > 18
 
 

@@ -152,13 +152,17 @@ def _caches() -> str:
 
 
 def _ports() -> str:
-    from sdr_config.schema import Zmq
+    from sdr_config.load import load_profile, shipped_profiles
+    from sdr_config.schema import ZmqRadio
 
-    sockets = Zmq()
-    ports = [
-        int(address.rpartition(":")[2])
-        for address in (sockets.frames_in, sockets.pictures_out, sockets.watch_out)
-    ]
+    addresses = set()
+    for name in shipped_profiles():
+        profile = load_profile(name)
+        sockets = profile.zmq
+        addresses |= {sockets.frames_in, sockets.pictures_out, sockets.watch_out}
+        if isinstance(profile.radio, ZmqRadio):
+            addresses.add(profile.radio.address)
+    ports = sorted(int(one.rpartition(":")[2]) for one in addresses if one[-1].isdecimal())
     taken = [port for port in ports if not _is_free(port)]
     if taken:
         raise _NotOkError(f"in use on 127.0.0.1: {', '.join(map(str, taken))}")

@@ -9,6 +9,7 @@ from blocks.burst_modulator import BurstModulator
 from blocks.burst_receiver import BurstReceiver
 from blocks.index_sink import IndexSink
 from blocks.index_source import IndexSource
+from flowgraphs.addresses import named_addresses
 from flowgraphs.keys import profile_keys
 from sdr_config.schema import RECEIVER_SAMPLES_PER_SYMBOL, HardwareRadio, Profile
 from semantic.index_frame import FrameGeometry
@@ -17,9 +18,9 @@ from semantic.link_statistics import LinkStatistics
 
 def make_index_source(profile: Profile) -> IndexSource:
     """Socket that frames to send arrive at; raises AddressError where it is in use."""
-    return IndexSource(
-        profile.zmq.frames_in, profile.zmq.high_water_mark, keys=profile_keys(profile)
-    )
+    sockets = profile.zmq
+    with named_addresses({"zmq.frames_in": sockets.frames_in}):
+        return IndexSource(sockets.frames_in, sockets.high_water_mark, keys=profile_keys(profile))
 
 
 def make_modulator(profile: Profile) -> BurstModulator:
@@ -72,14 +73,17 @@ def make_index_sink(
     untaken_is_lost: bool = True,
 ) -> IndexSink:
     """Code blocks to frames on the profile's sockets; raises AddressError where one is in use."""
-    return IndexSink(
-        profile.zmq.pictures_out,
-        profile.zmq.watch_out,
-        geometries,
-        statistics,
-        frame_timeout_s=frame_timeout_s,
-        high_water_mark=profile.zmq.high_water_mark,
-        send_timeout_ms=profile.zmq.send_timeout_ms,
-        keys=profile_keys(profile),
-        untaken_is_lost=untaken_is_lost,
-    )
+    sockets = profile.zmq
+    addresses = {"zmq.pictures_out": sockets.pictures_out, "zmq.watch_out": sockets.watch_out}
+    with named_addresses(addresses):
+        return IndexSink(
+            sockets.pictures_out,
+            sockets.watch_out,
+            geometries,
+            statistics,
+            frame_timeout_s=frame_timeout_s,
+            high_water_mark=sockets.high_water_mark,
+            send_timeout_ms=sockets.send_timeout_ms,
+            keys=profile_keys(profile),
+            untaken_is_lost=untaken_is_lost,
+        )

@@ -7,6 +7,7 @@ from gnuradio import gr
 from blocks.air_messages import CHUNK_SAMPLES
 from blocks.air_sink import AirSink
 from blocks.air_source import AirSource
+from flowgraphs.addresses import named_addresses
 from flowgraphs.channel import Channel
 from flowgraphs.front_end import warnings_only
 from flowgraphs.keys import profile_keys
@@ -19,13 +20,14 @@ _TAIL_SYMBOLS = 4096
 
 def make_zmq_sink(profile: Profile, radio: ZmqRadio) -> AirSink:
     """The transmitter's end; raises AddressError and KeyFileError."""
-    return AirSink(
-        radio.address,
-        profile.waveform.sample_rate_hz,
-        receiver_timeout_s=radio.receiver_timeout_s,
-        wait_for_receiver=radio.without_receiver == "wait",
-        keys=profile_keys(profile),
-    )
+    with named_addresses({"radio.address": radio.address}):
+        return AirSink(
+            radio.address,
+            profile.waveform.sample_rate_hz,
+            receiver_timeout_s=radio.receiver_timeout_s,
+            wait_for_receiver=radio.without_receiver == "wait",
+            keys=profile_keys(profile),
+        )
 
 
 def make_zmq_source(profile: Profile, radio: ZmqRadio) -> ZmqSource:

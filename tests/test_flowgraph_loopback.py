@@ -324,7 +324,8 @@ def test_port_in_use_is_one_error_and_leaves_nothing_open() -> None:
                 ("zmq__frames_in", "zmq__pictures_out", "zmq__watch_out"), ANY_PORT
             )
             addresses[f"zmq__{name}"] = taken
-            with pytest.raises(AddressError, match="already in use"):
+            words = rf"^zmq\.{name}: .*already in use; .*--set zmq\.{name}=tcp"
+            with pytest.raises(AddressError, match=words):
                 run([], **addresses)
     finally:
         first.close()

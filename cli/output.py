@@ -12,11 +12,37 @@ import json
 import os
 import secrets
 import sys
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console
+from rich.text import Text
+
+# What would move the cursor, colour the terminal or turn the order of letters round.
+_BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_LINE_ENDS = "\u2028\u2029"
+
+
+def printable(text: str) -> str:
+    """Text from outside as a terminal may have it: control characters as escapes, save line breaks, tabs."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        one.encode("unicode_escape").decode()
+        if (unicodedata.category(one) == "Cc" and one not in "\n\t") or one in _BIDI + _LINE_ENDS
+        else one
+        for one in text
+    )
+
+
+class _PlainConsole(Console):
+    """A console to which text is text: no markup, no control characters, wherever it comes from."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        options["markup"] = options["emoji"] = False
+        return super().render_str(printable(text), **options)
 
 
 class OutputError(OSError):
@@ -30,7 +56,8 @@ def make_console(*, stderr: bool = True) -> Console:
         stderr: write to standard error, so that standard output stays free for the result.
     """
     # Tests and pipes replace the streams after import, so the stream is looked up here.
-    return Console(file=sys.stderr if stderr else sys.stdout, soft_wrap=True, highlight=False)
+    stream = sys.stderr if stderr else sys.stdout
+    return _PlainConsole(file=stream, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 _reserved: IO[str] | None = None

@@ -1,0 +1,1 @@
+"""Damaged inputs of every kind at every door."""

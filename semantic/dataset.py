@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from torch.nn.utils.rnn import pad_sequence
 from semantic.alignment import TextFeatures, TextForm
 from semantic.backbone import Backbone
 from semantic.pictures import PictureError, load_picture, picture_endings
+
+_LOG = logging.getLogger(__name__)
 
 # Asked about photos that come without questions: it leans to nothing.
 DEFAULT_QUESTION = "What is in the picture?"
@@ -56,7 +59,7 @@ def read_photo_set(source: Path, side: int) -> PhotoSet:
             - a ``.json`` file of VQA v2 questions (``v2_OpenEnded_mscoco_..._questions.json``), with the
               photos of COCO, ``COCO_..._<twelve digits>.jpg``, in ``images/`` beside it or folders below,
             - a folder of photos (if it has a folder ``images``, that one), about each of which
-              :data:`DEFAULT_QUESTION` is asked.
+              :data:`DEFAULT_QUESTION` is asked; those that cannot be read are left out, named and counted.
         side: of the pictures, in pixels.
 
     Raises:
@@ -73,14 +76,26 @@ def read_photo_set(source: Path, side: int) -> PhotoSet:
     if not asked:
         raise DatasetError(f"{source}: no photos in it")
     pictures = torch.empty(len(asked), 3, side, side, dtype=torch.uint8)
-    for number, file in enumerate(asked):
+    questions: list[tuple[str, ...]] = []
+    for file, about in asked.items():
         digest.update(_read_bytes(file, f"{source}: photo "))
         try:
             pixels = np.asarray(load_picture(file, side))
         except PictureError as error:
-            raise DatasetError(f"{source}: photo {error}") from None
-        pictures[number] = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
-    return PhotoSet(pictures, tuple(tuple(q) for q in asked.values()), digest.hexdigest())
+            # A listing is meant as it stands; a folder is whatever somebody has put there.
+            if not source.is_dir():
+                raise DatasetError(f"{source}: photo {error}") from None
+            _LOG.warning("photo left out: %s", error)
+            continue
+        pictures[len(questions)] = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+        questions.append(tuple(about))
+    if not questions:
+        raise DatasetError(f"{source}: none of its {len(asked)} photos can be read")
+    if len(questions) < len(asked):
+        _LOG.warning(
+            "%s: %d of %d photos left out", source, len(asked) - len(questions), len(asked)
+        )
+    return PhotoSet(pictures[: len(questions)], tuple(questions), digest.hexdigest())
 
 
 def _read_bytes(file: Path, before: str = "") -> bytes:

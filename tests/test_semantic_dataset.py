@@ -118,3 +118,19 @@ def test_nothing_where_data_should_be(tmp_path: Path) -> None:
     (tmp_path / "questions.json").write_text("{")
     with pytest.raises(DatasetError, match=r"questions\.json: not JSON"):
         read_photo_set(tmp_path / "questions.json", 32)
+
+
+def test_a_bad_photo_in_a_folder_is_left_out_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a", "c"):
+        Image.new("RGB", (40, 40), "red").save(tmp_path / f"{name}.png")
+    (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    found = read_photo_set(tmp_path, 32)
+    assert len(found) == len(found.pictures) == 2
+    assert "b.png" in caplog.text
+    assert "1 of 3 photos left out" in caplog.text
+    for name in ("a", "c"):
+        (tmp_path / f"{name}.png").write_bytes(b"")
+    with pytest.raises(DatasetError, match="none of its 3 photos can be read"):
+        read_photo_set(tmp_path, 32)

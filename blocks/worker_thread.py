@@ -46,4 +46,5 @@ class WorkerThread:
             self._run()
         except BaseException as error:  # noqa: BLE001 (kept, and asked for)
             self.failure = error
-            _LOG.exception("thread %s failed", self._name)
+            # Whoever asks for the failure has its traceback.
+            _LOG.error("thread %s ended: %r", self._name, error)

@@ -207,8 +207,9 @@ def _run(
 
 def _wait(top: Loopback, done: Callable[[], bool]) -> None:
     def check() -> None:
-        if top.receiver.failure is not None:
-            raise LoopbackError(f"the receiver failed: {top.receiver.failure!r}")
+        parts = (top.index_source, top.modulator, top.receiver, top.index_sink)
+        if (failure := next((one.failure for one in parts if one.failure), None)) is not None:
+            raise LoopbackError(f"a part of the link failed: {failure!r}") from failure
         if top.modulator.frames_refused:
             raise LoopbackError("the modulator refused a frame")
         if top.index_source.messages_malformed:

@@ -118,7 +118,11 @@ class Annotator(AbstractContextManager["Annotator"]):
         self._last: BurstRecord | None = None
         self._waiting: list[BurstRecord] = []
         self._worker = WorkerThread("Annotator", self._run)
-        self.failure: CaptureError | None = None
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why nothing more is annotated."""
+        return self._worker.failure
 
     def __enter__(self) -> Self:
         self._worker.start()
@@ -133,13 +137,10 @@ class Annotator(AbstractContextManager["Annotator"]):
         self._worker.stop()
 
     def _run(self) -> None:
-        try:
-            while not self._worker.stopping.wait(_POLL_S):
-                position = self.collect()
-                if self._writer.refresh_due:
-                    self._writer.refresh(position)
-        except CaptureError as error:
-            self.failure = error
+        while not self._worker.stopping.wait(_POLL_S):
+            position = self.collect()
+            if self._writer.refresh_due:
+                self._writer.refresh(position)
 
     def collect(self) -> int:
         """Take what is new from tape and receiver; returns the samples that this covers."""

@@ -131,8 +131,8 @@ def _run(top: Replayer, taker: PictureTaker, scheduler_items: int) -> ReplayResu
         return done
 
     def check() -> None:
-        if top.receiver.failure is not None:
-            raise LinkError(f"the receiver failed: {top.receiver.failure!r}")
+        if (failure := top.receiver.failure or top.index_sink.failure) is not None:
+            raise LinkError(f"the receiver failed: {failure!r}") from failure
 
     started = time.monotonic()
     top.start(scheduler_items)

@@ -34,3 +34,13 @@ def test_stop_after_the_function_has_returned() -> None:
     assert done.wait(10)
     worker.stop()
     worker.stop()
+
+
+def test_what_ended_the_function_is_kept() -> None:
+    def run() -> None:
+        raise KeyError("a fault")
+
+    worker = WorkerThread("faulty", run)
+    worker.start()
+    worker.stop()
+    assert isinstance(worker.failure, KeyError)

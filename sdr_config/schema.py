@@ -138,7 +138,7 @@ class Zmq(Section):
         default="tcp://127.0.0.1:5553", description="PUB, the same and statistics"
     )
     high_water_mark: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=16, description="messages a socket queues before it blocks or drops"
+        default=16, description="messages a socket queues, and pictures that wait for a decoder"
     )
     send_timeout_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
         default=1000, description="a blocked send gives up after this many milliseconds, counted"

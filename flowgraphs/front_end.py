@@ -46,27 +46,27 @@ class FrontEnd(gr.hier_block2):
     Args:
         samples_per_symbol: at the input, 2..8.
         dc_block_length: samples over which DC is averaged, 0 leaves it in.
-        statistics: where samples are counted that are too bad for the average.
 
     ``delay_samples`` says how much later the signal comes out, in samples of the input.
     """
 
-    def __init__(
-        self,
-        samples_per_symbol: int,
-        dc_block_length: int = 0,
-        statistics: LinkStatistics | None = None,
-    ) -> None:
+    def __init__(self, samples_per_symbol: int, dc_block_length: int = 0) -> None:
         signature = gr.io_signature(1, 1, gr.sizeof_gr_complex)
         gr.hier_block2.__init__(self, "FrontEnd", signature, signature)
         with warnings_only():
             chain, self.delay_samples = _make_chain(samples_per_symbol, dc_block_length)
-            if dc_block_length:
-                chain.insert(0, SampleGuard(statistics or LinkStatistics()))
+            self._guard = SampleGuard(LinkStatistics()) if dc_block_length else None
+        if self._guard is not None:
+            chain.insert(0, self._guard)
         chain[-1].set_min_output_buffer(_OUTPUT_BUFFER_SAMPLES)
         # The flowgraph keeps the C++ side of a block alive, not the Python side of a Python block.
         self._chain = chain
         self.connect(self, *chain, self)
+
+    def count_into(self, statistics: LinkStatistics) -> None:
+        """Where samples are counted that are too bad for the average."""
+        if self._guard is not None:
+            self._guard.statistics = statistics
 
 
 def _make_chain(

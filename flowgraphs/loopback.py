@@ -102,10 +102,9 @@ class Loopback(gr.top_block):
         # time a picture out by.
         self.receiver = make_burst_receiver(profile, when_full="block")
         self.front_end = FrontEnd(
-            profile.waveform.samples_per_symbol,
-            profile.receiver.dc_block_length,
-            self.receiver.statistics,
+            profile.waveform.samples_per_symbol, profile.receiver.dc_block_length
         )
+        self.front_end.count_into(self.receiver.statistics)
         try:
             self.index_sink = make_index_sink(
                 profile, geometries, self.receiver.statistics, frame_timeout_s=None

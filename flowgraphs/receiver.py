@@ -64,11 +64,8 @@ class Receiver(gr.top_block):
         self.settings = read_settings(profile, self.radio)
         warm_up(receiver.max_iterations)
         self.receiver = make_burst_receiver(profile, receiver.when_full)
-        self.front_end = FrontEnd(
-            profile.waveform.samples_per_symbol,
-            receiver.dc_block_length,
-            self.receiver.statistics,
-        )
+        self.front_end = FrontEnd(profile.waveform.samples_per_symbol, receiver.dc_block_length)
+        self.front_end.count_into(self.receiver.statistics)
         self.index_sink = make_index_sink(
             profile,
             geometries,

@@ -68,10 +68,9 @@ class Replayer(gr.top_block):
         settled_s = recording.metadata.info.settle_s
         self.receiver = make_burst_receiver(profile, when_full="block", settle_s=settled_s)
         self.front_end = FrontEnd(
-            profile.waveform.samples_per_symbol,
-            profile.receiver.dc_block_length,
-            self.receiver.statistics,
+            profile.waveform.samples_per_symbol, profile.receiver.dc_block_length
         )
+        self.front_end.count_into(self.receiver.statistics)
         # A recording has no clock to time a picture out by.
         self.index_sink = make_index_sink(
             _unhurried(profile), geometries, self.receiver.statistics, frame_timeout_s=None

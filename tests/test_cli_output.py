@@ -83,7 +83,7 @@ def test_print_json_prints_nothing_it_cannot_express(
 
 
 def test_console_has_no_colours_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
-    make_console().print("[bold red]note[/]")
+    make_console().print("note", style="bold red")
     captured = capsys.readouterr()
     assert captured.err == "note\n"
     assert captured.out == ""
